@@ -1,0 +1,126 @@
+//! Every limit of a node, each with its unit, its default and the arithmetic behind it.
+
+use std::time::Duration;
+
+use crate::id::{Invitation, PeerId};
+use crate::policy::Table;
+
+/// The one configuration value of a [`Node`](crate::Node), fixed at construction.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Config {
+    /// Per-collection policy.
+    pub policy: Table,
+    /// Who may sync.
+    pub admission: Admission,
+    /// Bytes of loaded documents that stay in memory. Default 64 MiB: about 4,300 small documents of 15 kB each.
+    /// A document above the budget is loaded alone and let go at the end of the drain.
+    pub cache_bytes: usize,
+    /// Saved bytes above which a document is *loaded* by a worker. Default 4 KiB: the worst recorded text loads at
+    /// 4 ms/KiB, so 16 ms at most on the caller's thread.
+    pub load_inline_bytes: usize,
+    /// Saved bytes above which a document is *merged and saved* by a worker. Default 64 KiB: applying to the worst
+    /// recorded text costs 0.27 ms/KiB, so 18 ms at most on the caller's thread.
+    pub merge_inline_bytes: usize,
+    /// Bytes of partly received frames of all connections together. Default 32 MiB: two frames of the largest size.
+    pub receive_budget: usize,
+    /// Bytes of received changes that are not yet durable, of all connections together. Default 16 MiB: about 3 s of a
+    /// disk at 5 MB/s. Above it, receive credit pauses.
+    pub undurable_budget: usize,
+    /// Largest payload of a delta, in bytes. Default 16 MiB.
+    pub max_delta: usize,
+    /// Largest payload of a snapshot, in bytes. Default 16 MiB.
+    pub max_snapshot: usize,
+    /// Largest payload of a batch, in bytes. Default 1 MiB; our own batches stay below a frame of `frame_bytes`.
+    pub max_batch: usize,
+    /// The size that frames are filled up to, in bytes. Default 64 KiB: 2 s at 256 kbit/s is too long for one frame,
+    /// so below 2 Mbit/s a quarter of it is used (0.5 s).
+    pub frame_bytes: usize,
+    /// Time in which a frame must be complete after its first byte. Default 30 s.
+    pub frame_deadline: Duration,
+    /// Time in which a connection must have said who it is. Default 10 s.
+    pub hello_deadline: Duration,
+    /// Explicit sending intents per connection. Default 4,096, of about 100 B each; a larger backlog is a cursor.
+    pub max_intents: usize,
+    /// Documents that differ from one peer and are followed one by one, per connection. Default 4,096, of about 300 B
+    /// each. Those beyond it are found again by the next inventory.
+    pub max_exchanges: usize,
+    /// Most connections. Default 256; the oldest that is not admitted gives way.
+    pub max_connections: usize,
+    /// Streams of one connection with a partial frame. Default 16: six lanes, and room for their successors.
+    pub max_streams: usize,
+    /// First wait before something unanswered is said again; doubles up to `retry_max`. Default 1 s.
+    pub retry_min: Duration,
+    /// Longest wait before something unanswered is said again. Default 30 s.
+    pub retry_max: Duration,
+    /// First wait before a lost peer is dialled again; doubles up to `dial_max`, with a jitter of half. Default 0.5 s.
+    pub dial_min: Duration,
+    /// Longest wait before a lost peer is dialled again. Default 30 s.
+    pub dial_max: Duration,
+    /// Quiet time after which two peers compare the digests of their document sets. Default 250 ms.
+    pub settle: Duration,
+    /// What one peer's Automerge bytes may expand to.
+    pub admit: AdmitLimits,
+}
+
+/// Limits that untrusted Automerge bytes are held to before they are parsed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AdmitLimits {
+    /// Bytes of all columns after decompression. Default 32 MiB. (97,286 bytes can become 420 MB.)
+    pub expanded: usize,
+    /// Operations, counted through run lengths. Default 2 M, 8 times the largest recorded text.
+    pub operations: u64,
+    /// Actors. Default 16,384.
+    pub actors: u64,
+    /// Changes. Default 1 M, 4 times the largest recorded text.
+    pub changes: u64,
+}
+
+/// Who may sync. Deny by default: without an entry here and without a remembered admission a peer is refused.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Admission {
+    /// Lets everybody in. Never the default.
+    pub open: bool,
+    /// Ids that are let in because they were given.
+    pub allow: Vec<PeerId>,
+    /// Secrets that admit their bearer, who is then remembered by id.
+    pub invitations: Vec<Invitation>,
+}
+
+impl Default for AdmitLimits {
+    fn default() -> Self {
+        Self { expanded: 32 << 20, operations: 2_000_000, actors: 16_384, changes: 1_000_000 }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            policy: Table::default(),
+            admission: Admission::default(),
+            cache_bytes: 64 << 20,
+            load_inline_bytes: 4 << 10,
+            merge_inline_bytes: 64 << 10,
+            receive_budget: 32 << 20,
+            undurable_budget: 16 << 20,
+            max_delta: 16 << 20,
+            max_snapshot: 16 << 20,
+            max_batch: 1 << 20,
+            frame_bytes: 64 << 10,
+            frame_deadline: Duration::from_secs(30),
+            hello_deadline: Duration::from_secs(10),
+            max_intents: 4096,
+            max_exchanges: 4096,
+            max_connections: 256,
+            max_streams: 16,
+            retry_min: Duration::from_secs(1),
+            retry_max: Duration::from_secs(30),
+            dial_min: Duration::from_millis(500),
+            dial_max: Duration::from_secs(30),
+            settle: Duration::from_millis(250),
+            admit: AdmitLimits::default(),
+        }
+    }
+}

@@ -1,0 +1,373 @@
+//! What goes into a node and what comes out of it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::heads::Heads;
+use crate::id::{ConnId, DocId, EditId, Invitation, PeerId, StreamId};
+use crate::job::{Done, Job};
+use crate::policy::Class;
+use crate::store::{StoreCommand, StoreFault, Stored};
+
+/// Everything that can happen to a node. Exhaustive on purpose: a new input must be thought about by every driver.
+#[derive(Debug)]
+pub enum Input {
+    /// A transport connection is up and its peer's key is proven. `conn` was never used before.
+    Connected {
+        /// Names the connection from here on.
+        conn: ConnId,
+        /// The proven key of the other side.
+        peer: PeerId,
+        /// What the connection is like.
+        link: Link,
+    },
+    /// A connection is gone. Spurious calls, for connections that the node closed itself, are ignored.
+    Disconnected {
+        /// Which.
+        conn: ConnId,
+    },
+    /// Bytes of an incoming stream, in order. On a datagram link each datagram is a stream of its own, with `fin`.
+    Received {
+        /// On which connection.
+        conn: ConnId,
+        /// On which of its streams.
+        stream: StreamId,
+        /// What arrived; may be empty with `fin`.
+        bytes: Bytes,
+        /// Whether the stream ended here, as its sender meant it to.
+        fin: bool,
+    },
+    /// An incoming stream ended without its sender's consent. What it had begun is dropped.
+    Reset {
+        /// On which connection.
+        conn: ConnId,
+        /// Which of its streams.
+        stream: StreamId,
+    },
+    /// So many bytes of frames have left the transport's send buffer. More than were handed out is taken as all.
+    Sent {
+        /// On which connection.
+        conn: ConnId,
+        /// Bytes of whole frames.
+        bytes: usize,
+    },
+    /// An answer of the store. Answers to unknown requests are ignored.
+    Stored(Stored),
+    /// A job that the node gave out has been run.
+    Worked(Done),
+    /// Brings Automerge bytes (saved documents or change chunks) into a document, as a file import does. The outcome
+    /// comes as [`Event::Imported`]. The bytes are held to the same limits as a peer's.
+    Change {
+        /// Which document.
+        doc: DocId,
+        /// What to apply.
+        changes: Bytes,
+    },
+    /// Keeps a document in memory until [`Input::Close`]; answered by [`Event::Opened`] or [`Event::OpenFailed`].
+    /// Opens are counted, and a document that does not exist yet opens empty.
+    Open {
+        /// Which document.
+        doc: DocId,
+    },
+    /// Takes back one [`Input::Open`]. Ignored for a document that is not open.
+    Close {
+        /// Which document.
+        doc: DocId,
+    },
+    /// Stay connected to this peer, for ever: dial it, admit it, and dial it again after every loss.
+    Want {
+        /// Whom.
+        peer: PeerId,
+        /// The invitation to show it.
+        invitation: Option<Invitation>,
+    },
+    /// Takes back [`Input::Want`]; an existing connection stays.
+    Unwant {
+        /// Whom.
+        peer: PeerId,
+    },
+    /// A dial that [`Output::Dial`] asked for came to nothing. Ignored when no dial is under way.
+    DialFailed {
+        /// Whom.
+        peer: PeerId,
+    },
+    /// Removes a peer's admission and closes its connections.
+    Forget {
+        /// Whom.
+        peer: PeerId,
+    },
+    /// The deadline of [`Node::timeout`](crate::Node::timeout) has come. Calling early or late does no harm.
+    Timeout,
+}
+
+/// Everything that a node wants done. Exhaustive on purpose: a new output must break every driver's match.
+///
+/// [`Node::poll`](crate::Node::poll) gives them out in the order of the variants, frames last.
+#[derive(Debug)]
+pub enum Output {
+    /// Close this connection with an application code. The node has already forgotten it.
+    Disconnect {
+        /// Which.
+        conn: ConnId,
+        /// What to tell the other side.
+        code: CloseCode,
+    },
+    /// Stop reading this stream.
+    StopStream {
+        /// On which connection.
+        conn: ConnId,
+        /// Which of its streams.
+        stream: StreamId,
+        /// What to tell the other side.
+        code: CloseCode,
+    },
+    /// A task for the store, in order; see [`crate::store`] for the contract.
+    Store(StoreCommand),
+    /// A pure computation for a worker; its result comes back as [`Input::Worked`]. A lost job is a crash.
+    Work(Job),
+    /// Something that the application may want to know.
+    Event(Event),
+    /// Connect to this peer; answered by [`Input::Connected`] or [`Input::DialFailed`]. At most one is under way per peer.
+    Dial {
+        /// Whom.
+        peer: PeerId,
+    },
+    /// So many bytes of this stream have been dealt with: its sender may be given that much more credit.
+    Consumed {
+        /// On which connection.
+        conn: ConnId,
+        /// On which of its streams.
+        stream: StreamId,
+        /// Bytes, never more in total than were received.
+        bytes: usize,
+    },
+    /// Send one whole frame on this lane, behind the lane's earlier frames.
+    Send {
+        /// On which connection.
+        conn: ConnId,
+        /// On which lane.
+        lane: Lane,
+        /// The frame, header included.
+        frame: Bytes,
+    },
+}
+
+/// What a connection is like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Link {
+    /// Which side dialled.
+    pub role: Role,
+    /// Whether frames of one lane arrive whole and in order until the stream or connection ends. Without this a frame
+    /// is a datagram that may be lost, doubled or overtaken.
+    pub reliable: bool,
+    /// Key material exported from the transport's TLS session, equal on both sides and on no other connection.
+    pub binding: [u8; 32],
+    /// The transport's estimate of the round-trip time; 100 ms is assumed without one.
+    pub rtt: Option<Duration>,
+}
+
+/// Which side of a connection this node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// This node dialled.
+    Dialled,
+    /// The other side dialled.
+    Accepted,
+}
+
+/// An ordered sequence of frames within a connection. A document always travels on the lane of its class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lane {
+    /// Greeting and digests; ahead of every class, and never held back by them.
+    Control,
+    /// Documents of one class.
+    Class(Class),
+}
+
+impl Lane {
+    /// All lanes, the most urgent first.
+    pub const ALL: [Self; 6] = [
+        Self::Control,
+        Self::Class(Class::Critical),
+        Self::Class(Class::High),
+        Self::Class(Class::Normal),
+        Self::Class(Class::Low),
+        Self::Class(Class::Bulk),
+    ];
+
+    /// Position in [`Self::ALL`]; a transport's stream priority is the negative of it.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Control => 0,
+            Self::Class(class) => class as usize,
+        }
+    }
+}
+
+/// Why a connection or stream was closed, as told to the other side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+#[repr(u32)]
+pub enum CloseCode {
+    /// The node is stopping, or no longer wants the connection.
+    Normal = 0,
+    /// This peer has not been admitted.
+    NotAdmitted = 1,
+    /// A second connection between the same two nodes; the other one goes on.
+    Duplicate = 100,
+    /// Where frames begin is lost: a bad header, key or length on a long-lived stream.
+    BadFrame = 200,
+    /// A frame larger than its type allows.
+    TooLarge = 201,
+    /// A frame was not complete in time.
+    FrameDeadline = 202,
+    /// The other side did not greet in time.
+    HelloDeadline = 203,
+    /// A frame that is not allowed at this point.
+    Unexpected = 204,
+    /// Too many streams, connections or bytes.
+    Exhausted = 205,
+    /// The other side speaks a version that this node does not.
+    Version = 206,
+}
+
+impl CloseCode {
+    /// The number on the wire.
+    #[must_use]
+    pub const fn code(self) -> u32 {
+        self as u32
+    }
+}
+
+/// What happened, for the application.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A document's heads moved. Reported once per drain, document and origin, and never when nothing changed.
+    Changed {
+        /// Which document.
+        doc: DocId,
+        /// Who brought the changes.
+        origin: Origin,
+        /// The heads afterwards, own undurable changes included.
+        heads: Heads,
+    },
+    /// The document of [`Input::Open`] is in memory.
+    Opened {
+        /// Which document.
+        doc: DocId,
+    },
+    /// The document of [`Input::Open`] could not be brought into memory; it is not open.
+    OpenFailed {
+        /// Which document.
+        doc: DocId,
+        /// Why.
+        fault: StoreFault,
+    },
+    /// What [`Input::Change`] came to.
+    Imported {
+        /// Which document.
+        doc: DocId,
+        /// Heads afterwards, or why nothing was applied.
+        outcome: Result<Heads, Refusal>,
+        /// Becomes durable like a local edit of this number.
+        edit: EditId,
+    },
+    /// All local edits of this document up to this one survive a crash.
+    Durable {
+        /// Which document.
+        doc: DocId,
+        /// The newest edit that is safe.
+        edit: EditId,
+    },
+    /// A write failed. The edits stay in memory and are written again until the store accepts them; new ones are
+    /// refused until then.
+    NotDurable {
+        /// Which document.
+        doc: DocId,
+        /// The newest edit that is not safe.
+        edit: EditId,
+        /// Why.
+        fault: StoreFault,
+    },
+    /// A peer was admitted and documents flow.
+    Up {
+        /// On which connection.
+        conn: ConnId,
+        /// Whom.
+        peer: PeerId,
+    },
+    /// A connection over which documents flowed is gone.
+    Down {
+        /// Which connection.
+        conn: ConnId,
+        /// Whom.
+        peer: PeerId,
+    },
+    /// The document sets of both sides are proven equal by their digests; said anew after each difference.
+    Level {
+        /// With whom.
+        peer: PeerId,
+    },
+    /// A connection was closed through the other side's fault, or because it is a stranger.
+    Closed {
+        /// Whom.
+        peer: PeerId,
+        /// Why.
+        code: CloseCode,
+    },
+    /// A peer sent something for a document that was not applied. The document and the connection live on.
+    Refused {
+        /// Whom.
+        peer: PeerId,
+        /// Which document.
+        doc: DocId,
+        /// Why.
+        reason: Refusal,
+    },
+    /// The store failed to load this document or holds it damaged; it is left alone until the load succeeds.
+    Quarantined {
+        /// Which document.
+        doc: DocId,
+        /// Why.
+        fault: StoreFault,
+    },
+}
+
+/// Who brought a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// This node's application.
+    Local,
+    /// A peer.
+    Peer(PeerId),
+}
+
+/// Why changes for one document were not applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The bytes are not what Automerge writes, or contradict what is known.
+    #[error("the bytes are not a valid Automerge document or change")]
+    Invalid,
+    /// They would expand beyond [`AdmitLimits`](crate::config::AdmitLimits).
+    #[error("the document would be larger than this node admits")]
+    TooLarge,
+    /// The document would have more than [`Record::MAX_HEADS`](crate::store::Record::MAX_HEADS) heads.
+    #[error("the document would have too many concurrent heads")]
+    TooManyHeads,
+    /// Changes on which these build are not known here.
+    #[error("changes on which these build are missing")]
+    MissingChanges,
+    /// The stored document is of a kind that only a later version understands.
+    #[error("the document is of a kind that this version does not know")]
+    Foreign,
+    /// The stored document cannot be read now.
+    #[error("the stored document cannot be read")]
+    Quarantined,
+    /// The node holds as much unfinished work as it may.
+    #[error("the node has too much unfinished work")]
+    Busy,
+}

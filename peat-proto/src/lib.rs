@@ -1,0 +1,35 @@
+//! The heart of Peat: a pure, synchronous state machine that keeps Automerge documents equal across a mesh.
+//!
+//! A [`Node`] does no I/O, reads no clock, starts no thread and takes no lock. A *driver* owns it and moves things:
+//!
+//! ```text
+//!   frames, store answers, edits, time  ──►  Node::handle, Node::edit
+//!   store commands, jobs, events, frames ◄──  Node::poll, until None; then sleep until Node::timeout
+//! ```
+//!
+//! The driver's contract stands on [`Node`]; the store's in [`store`].
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+pub mod config;
+mod error;
+mod heads;
+mod id;
+mod io;
+mod job;
+pub mod policy;
+mod rng;
+mod stats;
+pub mod store;
+mod time;
+
+pub use automerge;
+pub use config::Config;
+pub use error::EditError;
+pub use heads::Heads;
+pub use id::{BadDocId, Boot, ConnId, DocId, EditId, Invitation, LoadId, PeerId, Seq, StreamId};
+pub use io::{CloseCode, Event, Input, Lane, Link, Origin, Output, Refusal, Role};
+pub use job::{Done, Job};
+pub use rng::Rng;
+pub use stats::{PeerStats, Stats};
+pub use time::{Now, Time};

@@ -1,0 +1,92 @@
+//! What a node counts and what it holds.
+
+use crate::id::{ConnId, PeerId};
+use crate::io::Role;
+
+/// A snapshot of all counters and gauges. Counters only grow in the life of a node.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Documents in the index.
+    pub documents: u64,
+    /// Documents in memory.
+    pub loaded: u64,
+    /// Estimated bytes of documents in memory.
+    pub cache_bytes: usize,
+    /// Bytes of partly received frames, of all connections.
+    pub receive_bytes: usize,
+    /// Bytes of received changes that are not yet durable.
+    pub undurable_bytes: usize,
+    /// Local edits that changed something.
+    pub edits: u64,
+    /// Changes applied that a peer sent and that were new.
+    pub changes_applied: u64,
+    /// Changes received that were known already.
+    pub changes_known: u64,
+    /// Received document payloads that were refused.
+    pub refused: u64,
+    /// Frames that were skipped: types that are unknown or not for this wire.
+    pub skipped: u64,
+    /// Entries of batches that were skipped, their neighbours applied.
+    pub entries_skipped: u64,
+    /// Connections closed through the other side's fault, strangers included.
+    pub closed: u64,
+    /// Store commands that failed.
+    pub store_faults: u64,
+    /// Documents left alone because the store could not load them.
+    pub quarantined: u64,
+    /// Loads asked of the store.
+    pub loads: u64,
+    /// Batches written.
+    pub batches: u64,
+    /// Whole saves of a document, for compaction or a snapshot.
+    pub saves: u64,
+    /// Documents evicted from the cache.
+    pub evictions: u64,
+    /// Things said again because no answer came.
+    pub retries: u64,
+    /// Totals over all connections, past ones included.
+    pub traffic: Traffic,
+    /// The connections that exist now, ordered by id.
+    pub peers: Vec<PeerStats>,
+}
+
+/// Frames and bytes, counted once, at the frame boundary.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Traffic {
+    /// Frames handed to the transport.
+    pub frames_sent: u64,
+    /// Their bytes, headers included.
+    pub bytes_sent: u64,
+    /// Whole frames received.
+    pub frames_received: u64,
+    /// Bytes received, of partial frames too.
+    pub bytes_received: u64,
+    /// Frames sent that carried changes or a snapshot.
+    pub data_sent: u64,
+}
+
+/// One connection.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct PeerStats {
+    /// Which.
+    pub conn: ConnId,
+    /// Whom.
+    pub peer: PeerId,
+    /// Which side dialled.
+    pub role: Role,
+    /// Whether documents flow.
+    pub admitted: bool,
+    /// Whether both document sets are proven equal.
+    pub level: bool,
+    /// Documents that are known to differ or not known to be equal.
+    pub behind: u64,
+    /// Frames and bytes of this connection.
+    pub traffic: Traffic,
+    /// Bytes handed to the transport that have not left its send buffer.
+    pub in_flight: usize,
+    /// Bytes that may be in flight.
+    pub window: usize,
+}
