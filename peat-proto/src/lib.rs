@@ -31,5 +31,5 @@ pub use id::{BadDocId, Boot, ConnId, DocId, EditId, Invitation, LoadId, PeerId, 
 pub use io::{CloseCode, Event, Input, Lane, Link, Origin, Output, Refusal, Role};
 pub use job::{Done, Job};
 pub use rng::Rng;
-pub use stats::{PeerStats, Stats};
+pub use stats::{PeerStats, Stats, Traffic};
 pub use time::{Now, Time};
