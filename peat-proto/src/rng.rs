@@ -12,20 +12,22 @@ impl Rng {
     pub fn new(seed: [u8; 32]) -> Self {
         let mut state = [0x9e37_79b9_7f4a_7c15; 4];
         for (word, bytes) in state.iter_mut().zip(seed.chunks_exact(8)) {
-            *word ^= bytes.iter().fold(0, |acc, byte| (acc << 8) | u64::from(*byte));
+            *word ^= bytes
+                .iter()
+                .fold(0, |acc, byte| (acc << 8) | u64::from(*byte));
         }
         if state == [0; 4] {
             state[0] = 1;
         }
         let mut rng = Self(state);
         for _ in 0..8 {
-            rng.next();
+            rng.draw();
         }
         rng
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         let [a, b, c, d] = self.0;
         let result = a.wrapping_add(d).rotate_left(23).wrapping_add(a);
         let mut next = [a, b, c ^ a, d ^ b];
@@ -39,7 +41,7 @@ impl Rng {
 
     /// A number below `bound`; 0 for a bound of 0. Lemire's multiply-shift, bias below 2^-32 for the bounds used here.
     pub fn below(&mut self, bound: u64) -> u64 {
-        let wide = u128::from(self.next()) * u128::from(bound);
+        let wide = u128::from(self.draw()) * u128::from(bound);
         u64::try_from(wide >> 64).unwrap_or(0)
     }
 }
@@ -51,9 +53,9 @@ mod tests {
     #[test]
     fn a_seed_names_the_same_numbers_for_ever() {
         let mut rng = Rng::new([7; 32]);
-        let drawn: Vec<u64> = (0..3).map(|_| rng.next()).collect();
+        let drawn: Vec<u64> = (0..3).map(|_| rng.draw()).collect();
         let mut again = Rng::new([7; 32]);
-        assert_eq!(drawn, (0..3).map(|_| again.next()).collect::<Vec<_>>());
+        assert_eq!(drawn, (0..3).map(|_| again.draw()).collect::<Vec<_>>());
         assert_ne!(drawn[0], drawn[1]);
         assert!((0..1000).all(|_| rng.below(10) < 10));
         assert_eq!(rng.below(0), 0);
