@@ -8,3 +8,8 @@ pub mod transport;
 pub use node::{Change, Node, OpenError, Options, Pending, ReadError, Subscription, WriteError};
 pub use peat_proto::{self as proto, DocId, Heads, Origin, PeerId};
 pub use ticket::Ticket;
+
+/// The README's example, compiled as a doc test.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
