@@ -23,6 +23,7 @@ mod rng;
 mod stats;
 pub mod store;
 mod time;
+pub mod wire;
 
 pub use automerge;
 pub use config::Config;
