@@ -5,9 +5,7 @@ use std::convert::Infallible;
 use std::path::Path;
 
 use automerge::transaction::Transaction;
-use peat_proto::{
-    Config, DocId, Heads, Listing, Origin, PeerId, Refusal, Stats, store::StoreFault,
-};
+use peat_proto::{Config, DocId, Heads, Listing, Origin, PeerId, Refusal, Stats, store::StoreFault};
 
 use crate::ticket::Ticket;
 use crate::transport::Port;
@@ -130,11 +128,7 @@ impl Node {
     }
     /// Makes the document's root equal to this JSON object (keys that it lacks are deleted, equal values left alone).
     /// Done when durable.
-    pub fn put(
-        &self,
-        doc: &DocId,
-        value: serde_json::Value,
-    ) -> Pending<Result<(), WriteError<Infallible>>> {
+    pub fn put(&self, doc: &DocId, value: serde_json::Value) -> Pending<Result<(), WriteError<Infallible>>> {
         unimplemented!()
     }
     /// Runs `f` on a transaction: committed on `Ok`, rolled back on `Err` or panic. Done when durable.
@@ -155,11 +149,7 @@ impl Node {
         unimplemented!()
     }
     /// Merges saved Automerge bytes into a document. Done when durable.
-    pub fn import(
-        &self,
-        doc: &DocId,
-        bytes: Vec<u8>,
-    ) -> Pending<Result<Heads, WriteError<Infallible>>> {
+    pub fn import(&self, doc: &DocId, bytes: Vec<u8>) -> Pending<Result<Heads, WriteError<Infallible>>> {
         unimplemented!()
     }
     /// The documents whose key starts with `prefix`, in key order.

@@ -88,12 +88,7 @@ impl Port {
         unimplemented!()
     }
     /// A connection is up and `peer`'s key proven. Never blocks.
-    pub fn connected(
-        &self,
-        peer: PeerId,
-        addr: Option<SocketAddr>,
-        link: Link,
-    ) -> (Wire, flume::Receiver<Outgoing>) {
+    pub fn connected(&self, peer: PeerId, addr: Option<SocketAddr>, link: Link) -> (Wire, flume::Receiver<Outgoing>) {
         unimplemented!()
     }
 }
