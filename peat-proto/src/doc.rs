@@ -18,6 +18,7 @@ use crate::store::{Kind, Record, StoreFault};
 use crate::time::Now;
 
 mod cache;
+mod check;
 mod digest;
 pub(crate) mod document;
 pub(crate) mod history;

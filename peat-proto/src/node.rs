@@ -20,6 +20,7 @@ use crate::store::{Entry, StoreCommand, Stored};
 use crate::time::{Now, Time};
 use crate::wire::Caps;
 
+mod check;
 mod greet;
 mod receive;
 mod send;

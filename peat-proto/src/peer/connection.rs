@@ -62,7 +62,7 @@ pub(crate) enum Phase {
 }
 
 impl Conn {
-    pub(crate) fn new(id: ConnId, peer: PeerId, link: Link, phase: Phase) -> Self {
+    pub(crate) fn new(id: ConnId, peer: PeerId, link: Link, phase: Phase, window: Window) -> Self {
         Self {
             id,
             peer,
@@ -71,7 +71,7 @@ impl Conn {
             boot: None,
             streams: BTreeMap::new(),
             held: BTreeMap::new(),
-            window: Window::new(link.rtt),
+            window,
             shares: Shares::default(),
             control: VecDeque::new(),
             overhang: None,
