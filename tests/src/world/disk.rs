@@ -38,7 +38,8 @@ pub(crate) struct Disk {
 impl Disk {
     /// What a node starts from.
     pub(crate) fn entries(&self) -> Vec<Entry> {
-        let docs = self.docs.iter().map(|(doc, kept)| Entry::Document { doc: doc.clone(), record: kept.record.clone() });
+        let docs =
+            self.docs.iter().map(|(doc, kept)| Entry::Document { doc: doc.clone(), record: kept.record.clone() });
         docs.chain(self.peers.iter().copied().map(Entry::Peer)).collect()
     }
 

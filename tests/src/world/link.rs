@@ -87,6 +87,8 @@ const SQUEEZED: u64 = 4_000;
 pub(crate) struct Path {
     pub(crate) profile: Profile,
     pub(crate) cut: bool,
+    /// How often it was cut.
+    pub(crate) cuts: u64,
     pub(crate) squeezed: Time,
     /// Frames of reliable connections that wait behind a cut.
     pub(crate) stalled: VecDeque<(ConnId, Lane, Bytes)>,
@@ -104,7 +106,15 @@ pub(crate) struct Fate {
 
 impl Path {
     pub(crate) fn new(profile: Profile) -> Self {
-        Self { profile, cut: false, squeezed: Time::ZERO, stalled: VecDeque::new(), busy: Time::ZERO, bursting: false }
+        Self {
+            profile,
+            cut: false,
+            cuts: 0,
+            squeezed: Time::ZERO,
+            stalled: VecDeque::new(),
+            busy: Time::ZERO,
+            bursting: false,
+        }
     }
 
     /// A frame on an ordered-reliable connection: losses make it late.

@@ -119,6 +119,11 @@ impl Fired {
         self.0[fault as usize] += 1;
     }
 
+    /// Counts one if it happened.
+    pub(crate) fn count_if(&mut self, fault: Fault, happened: bool) {
+        self.0[fault as usize] += u64::from(happened);
+    }
+
     /// How often this fault fired.
     #[must_use]
     pub fn of(&self, fault: Fault) -> u64 {
