@@ -57,12 +57,10 @@ fn write_map(
     map: &ObjId,
     new: &Map<String, Json>,
 ) -> Result<(), AutomergeError> {
-    let stale: Vec<String> = tx
-        .keys(map)
-        .filter(|key| !new.contains_key(key.as_str()))
-        .collect();
-    for key in stale {
-        tx.delete(map, key)?;
+    for key in keys(tx, map) {
+        if !new.contains_key(&key) {
+            tx.delete(map, key)?;
+        }
     }
     for (key, value) in new {
         write_value(tx, map, Prop::from(key.as_str()), value)?;
@@ -204,22 +202,30 @@ fn read_object(
         return Err(TooDeep);
     }
     if kind == ObjType::List {
-        let items = (0..doc.length(object)).map(|at| read_value(doc, object, at, left - 1));
-        return items.collect::<Result<_, _>>().map(Json::Array);
+        let mut list = Vec::new();
+        for at in 0..doc.length(object) {
+            list.push(read_value(doc, object, Prop::Seq(at), left - 1)?);
+        }
+        return Ok(Json::Array(list));
     }
-    let keys = doc.keys(object);
-    keys.map(|key| {
-        let value = read_value(doc, object, key.as_str(), left - 1)?;
-        Ok((key, value))
-    })
-    .collect::<Result<_, _>>()
-    .map(Json::Object)
+    let mut map = Map::new();
+    for key in keys(doc, object) {
+        let value = read_value(doc, object, Prop::from(key.as_str()), left - 1)?;
+        map.insert(key, value);
+    }
+    Ok(Json::Object(map))
+}
+
+/// Apart from the recursion, because the library's iterator takes several KiB of stack.
+#[inline(never)]
+fn keys(doc: &impl ReadDoc, map: &ObjId) -> Vec<String> {
+    doc.keys(map).collect()
 }
 
 fn read_value(
     doc: &impl ReadDoc,
     parent: &ObjId,
-    prop: impl Into<Prop>,
+    prop: Prop,
     left: usize,
 ) -> Result<Json, TooDeep> {
     match doc.get(parent, prop) {
