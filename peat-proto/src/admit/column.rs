@@ -43,7 +43,12 @@ impl Column {
             6 => Kind::ValueMeta,
             _ => Kind::Value,
         };
-        Self { id: specification >> 4, kind, deflated: specification & Self::DEFLATED != 0, len }
+        Self {
+            id: specification >> 4,
+            kind,
+            deflated: specification & Self::DEFLATED != 0,
+            len,
+        }
     }
 
     /// Columns of a table are in this order.
@@ -52,7 +57,11 @@ impl Column {
     }
 
     /// Reads the column to its end.
-    pub(super) fn walk(&self, reader: &mut Reader<'_>, bounds: &mut Bounds<'_>) -> Result<Totals, Refusal> {
+    pub(super) fn walk(
+        &self,
+        reader: &mut Reader<'_>,
+        bounds: &mut Bounds<'_>,
+    ) -> Result<Totals, Refusal> {
         let mut totals = Totals::default();
         match self.kind {
             Kind::Group => runs(reader, Reader::uleb, |value, count| {
@@ -65,12 +74,16 @@ impl Column {
                 }
             })?,
             Kind::Actor => runs(reader, Reader::uleb, |value, count| {
-                if value.is_some_and(|actor| actor >= bounds.actors) {
+                let in_table =
+                    value.map_or(bounds.history.is_none(), |actor| actor < bounds.actors);
+                if !in_table {
                     return Err(Refusal::Invalid);
                 }
                 totals.add_items(count, bounds.items())
             })?,
-            Kind::Integer => runs(reader, Reader::uleb, |_, count| totals.add_items(count, bounds.items()))?,
+            Kind::Integer => runs(reader, Reader::uleb, |_, count| {
+                totals.add_items(count, bounds.items())
+            })?,
             Kind::Delta => self.walk_deltas(reader, bounds, &mut totals)?,
             Kind::Boolean => {
                 while !reader.is_at_end()? {
@@ -102,8 +115,11 @@ impl Column {
         let mut last = 0_i64;
         runs(reader, Reader::sleb, |step, count| {
             totals.add_items(count, bounds.items())?;
-            let Some(step) = step.filter(|_| !is_time) else {
-                return Ok(());
+            let step = match step {
+                // Automerge panics at a null in the table of changes.
+                None if bounds.history.is_some() => return Err(Refusal::Invalid),
+                Some(step) if !is_time => step,
+                _ => return Ok(()),
             };
             let end = i64::try_from(count)
                 .ok()

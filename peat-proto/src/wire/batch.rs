@@ -49,7 +49,14 @@ impl Batch {
             RawEntry::read(&mut rest)?;
         }
         let entries = payload.split_to(payload.len() - rest.len());
-        Ok(Self { id, created_ms, ttl, trailing: rest.len(), count, entries })
+        Ok(Self {
+            id,
+            created_ms,
+            ttl,
+            trailing: rest.len(),
+            count,
+            entries,
+        })
     }
 
     /// How many entries there are, bad ones included.
@@ -65,24 +72,14 @@ impl Batch {
     }
 
     /// The entries in order, each with its own verdict.
-    #[must_use]
-    pub fn entries(&self) -> Entries {
-        Entries { rest: self.entries.clone() }
+    pub fn entries(&self) -> impl Iterator<Item = Result<Entry, EntryError>> + use<> {
+        self.raw_entries().map(RawEntry::validate)
     }
-}
 
-/// The entries of a batch.
-#[derive(Debug, Clone)]
-pub struct Entries {
-    rest: Bytes,
-}
-
-impl Iterator for Entries {
-    type Item = Result<Entry, EntryError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let raw = RawEntry::read(&mut self.rest).ok()?;
-        Some(raw.validate())
+    /// The entries in order, as they stand.
+    pub fn raw_entries(&self) -> impl Iterator<Item = RawEntry> + use<> {
+        let mut rest = self.entries.clone();
+        std::iter::from_fn(move || RawEntry::read(&mut rest).ok())
     }
 }
 
@@ -150,12 +147,12 @@ impl RawEntry {
     /// # Errors
     /// [`EntryError`] says why the entry cannot be used.
     pub fn validate(self) -> Result<Entry, EntryError> {
+        let key = std::str::from_utf8(&self.key).map_err(|_| EntryError::KeyNotUtf8)?;
         let body = match MessageType::from_code(self.code) {
             Some(MessageType::Delta) => Body::Delta(self.payload),
             Some(MessageType::Snapshot) => Body::Snapshot(self.payload),
             _ => return Err(EntryError::Type { code: self.code }),
         };
-        let key = std::str::from_utf8(&self.key).map_err(|_| EntryError::KeyNotUtf8)?;
         let doc = DocId::new(key)?;
         Ok(Entry { doc, body })
     }
@@ -187,13 +184,19 @@ impl BatchBuilder {
     #[must_use]
     pub fn new(id: u64, created_ms: u64, ttl: u8, budget: usize) -> Self {
         let most = usize::try_from(u32::MAX).unwrap_or(usize::MAX);
-        let budget = budget.saturating_sub(Label::Batch.header_len()).clamp(Batch::HEADER, most);
+        let budget = budget
+            .saturating_sub(Label::Batch.header_len())
+            .clamp(Batch::HEADER, most);
         let mut payload = BytesMut::new();
         payload.put_u64(id);
         payload.put_u64(created_ms);
         payload.put_u8(ttl);
         payload.put_u32(0);
-        Self { payload, count: 0, budget }
+        Self {
+            payload,
+            count: 0,
+            budget,
+        }
     }
 
     /// Appends an entry if it fits; whether it did.
