@@ -229,6 +229,28 @@ async fn a_stopped_stream_tells_its_sender_the_code_and_is_read_no_further() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lane_that_the_peer_stops_is_reported_and_goes_on_with_its_next_frame() {
+    let side = Side::new(2).await;
+    let (_endpoint, connection, conn) = rogue(&side).await;
+    for round in 0..20 {
+        // Stopped while idle, and in the middle of a frame that is larger than all buffers on its way.
+        let length = if round % 2 == 0 { 100 } else { 16 << 20 };
+        conn.send(CRITICAL, vec![round; length]);
+        let mut stream = within(connection.accept_uni()).await.expect("a lane");
+        let mut bytes = [0; 100];
+        within(stream.read_exact(&mut bytes)).await.expect("connected");
+        assert_eq!(bytes, [round; 100]);
+        stream.stop(CloseCode::TooLarge.code().into()).expect("still open");
+        let mut reports = [side.next().await, side.next().await].map(|it| format!("{it:?}"));
+        reports.sort();
+        let id = conn.id;
+        let stopped = Seen::Stopped { conn: id, lane: CRITICAL };
+        let sent = Seen::Sent { conn: id, bytes: length };
+        assert_eq!(reports, [sent, stopped].map(|it| format!("{it:?}")));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn surplus_and_bidirectional_streams_are_not_granted_and_do_no_harm() {
     let side = Side::new(2).await;
     let (_endpoint, connection, _conn) = rogue(&side).await;
@@ -256,8 +278,9 @@ async fn surplus_and_bidirectional_streams_are_not_granted_and_do_no_harm() {
     first.write_all(b"still here").await.expect("connected");
     assert!(matches!(side.next().await, Seen::Received { bytes, .. } if bytes == "still here"));
     assert!(!bidirectional.is_finished() && !surplus.is_finished());
-    // A stream that ends makes room for another.
+    // Streams that end make room for others; QUIC says so for several at once.
     first.finish().expect("still open");
+    drop(streams);
     let opened = within(surplus).await.expect("no panic");
     assert!(opened.is_ok());
     assert!(!bidirectional.is_finished());
