@@ -86,10 +86,7 @@ pub enum BindError {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            listen: vec![
-                (Ipv4Addr::UNSPECIFIED, 0).into(),
-                (Ipv6Addr::UNSPECIFIED, 0).into(),
-            ],
+            listen: vec![(Ipv4Addr::UNSPECIFIED, 0).into(), (Ipv6Addr::UNSPECIFIED, 0).into()],
             relay: Relay::Off,
             lookup: false,
             port_mapper: false,
@@ -108,11 +105,7 @@ impl Iroh {
         let endpoint = endpoint::bind(&port, &options).await?;
         let (stop, stopped) = oneshot::channel();
         let (closing, closed) = oneshot::channel();
-        let iroh = Self {
-            addrs: endpoint.bound_sockets(),
-            stop,
-            closed,
-        };
+        let iroh = Self { addrs: endpoint.bound_sockets(), stop, closed };
         tokio::spawn(async move {
             endpoint::serve(endpoint, port, options, stopped).await;
             drop(closing);
@@ -146,9 +139,7 @@ impl Iroh {
             drop(runtime);
             drop(closing);
         })?;
-        bound
-            .recv()
-            .map_err(|_| std::io::Error::other("the thread died"))?
+        bound.recv().map_err(|_| std::io::Error::other("the thread died"))?
     }
 
     /// The addresses of the sockets, with the ports that the system chose.

@@ -88,9 +88,7 @@ async fn the_largest_frame_arrives_whole() {
     let ((_dialler, dialled), (listener, accepted)) = pair().await;
     let frame: Vec<u8> = (0..16_usize << 20).map(|at| (at % 251) as u8).collect();
     dialled.send(BULK, frame.clone());
-    let arrived = listener
-        .collect(&accepted, |it| total(it) == frame.len())
-        .await;
+    let arrived = listener.collect(&accepted, |it| total(it) == frame.len()).await;
     assert!(by_content(arrived) == [frame]);
 }
 
@@ -128,18 +126,12 @@ async fn stalled_lanes_stop_at_their_credit_and_hold_up_no_other() {
     }
     // What is neither read nor with the sender's core is in QUIC: a window per stream.
     let windows = classes.len() * (STREAM_CREDIT + (256 << 10)) + "ping".len();
-    assert!(
-        sent <= windows,
-        "{sent} bytes counted as sent, {windows} expected at most"
-    );
+    assert!(sent <= windows, "{sent} bytes counted as sent, {windows} expected at most");
     assert!(streams.values().all(|it| it.len() == STREAM_CREDIT));
 
     // One lane's credit sets that lane free, and only that.
     let freed = *streams.keys().next().expect("five streams");
-    accepted.tell(Outgoing::Credit {
-        stream: freed,
-        bytes: 64 * (64 << 10),
-    });
+    accepted.tell(Outgoing::Credit { stream: freed, bytes: 64 * (64 << 10) });
     let mut arrived = STREAM_CREDIT;
     while arrived < 64 * (64 << 10) {
         match listener.next().await {
@@ -158,9 +150,7 @@ async fn a_critical_frame_overtakes_bulk_that_was_queued_before_it() {
     let (count, length) = (256, 64 << 10);
     (0..count).for_each(|_| dialled.send(BULK, vec![0; length]));
     dialled.send(CRITICAL, vec![1]);
-    let arrived = listener
-        .collect(&accepted, |it| it.values().any(|it| it == &[1]))
-        .await;
+    let arrived = listener.collect(&accepted, |it| it.values().any(|it| it == &[1])).await;
     let bulk = total(&arrived) - 1;
     assert!(bulk < count * length / 2, "{bulk} bytes of bulk came first");
 }
@@ -175,12 +165,7 @@ async fn the_end_of_a_stream_is_told_from_its_reset() {
     let (mut bytes, mut fin) = (Vec::new(), false);
     while !fin {
         match side.next().await {
-            Seen::Received {
-                conn: on,
-                bytes: more,
-                fin: end,
-                ..
-            } => {
+            Seen::Received { conn: on, bytes: more, fin: end, .. } => {
                 assert_eq!(on, conn.id);
                 bytes.extend_from_slice(&more);
                 fin = end;
@@ -193,9 +178,7 @@ async fn the_end_of_a_stream_is_told_from_its_reset() {
     let mut torn = connection.open_uni().await.expect("room for streams");
     torn.write_all(b"to").await.expect("connected");
     let first = match side.next().await {
-        Seen::Received {
-            stream, fin: false, ..
-        } => stream,
+        Seen::Received { stream, fin: false, .. } => stream,
         other => panic!("unexpected {other:?}"),
     };
     torn.reset(7_u32.into()).expect("still open");
@@ -260,9 +243,7 @@ async fn surplus_and_bidirectional_streams_are_not_granted_and_do_no_harm() {
     });
     let mut streams = Vec::new();
     for at in 0..16_u8 {
-        let mut stream = within(connection.open_uni())
-            .await
-            .expect("room for streams");
+        let mut stream = within(connection.open_uni()).await.expect("room for streams");
         stream.write_all(&[at]).await.expect("connected");
         streams.push(stream);
         assert!(matches!(side.next().await, Seen::Received { bytes, .. } if bytes == vec![at]));

@@ -41,10 +41,7 @@ async fn a_dial_without_address_or_to_a_broken_key_fails() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dial_into_silence_fails_in_time_and_once_for_two_wishes() {
     let handshake_timeout = Duration::from_millis(500);
-    let options = Options {
-        handshake_timeout,
-        ..loopback()
-    };
+    let options = Options { handshake_timeout, ..loopback() };
     let dialler = Side::with(1, options).await;
     let (_socket, addr) = silence();
     dialler.dial(peer(3), vec![addr]);
@@ -66,9 +63,7 @@ async fn a_dead_address_does_not_keep_a_dial_from_the_right_one() {
 async fn the_code_of_a_closed_connection_arrives_and_its_wire_is_dropped() {
     let side = Side::new(2).await;
     let (_endpoint, connection, conn) = rogue(&side).await;
-    conn.tell(Outgoing::Close {
-        code: CloseCode::NotAdmitted,
-    });
+    conn.tell(Outgoing::Close { code: CloseCode::NotAdmitted });
     match within(connection.closed()).await {
         ConnectionError::ApplicationClosed(ApplicationClose { error_code, .. }) => {
             assert_eq!(error_code, CloseCode::NotAdmitted.code().into());
@@ -103,9 +98,7 @@ async fn closing_an_endpoint_tells_its_peers_and_its_node() {
 async fn a_node_that_closes_says_why_and_takes_its_endpoint_with_it() {
     let side = Side::new(2).await;
     let (_endpoint, connection, conn) = rogue(&side).await;
-    conn.tell(Outgoing::Close {
-        code: CloseCode::Exhausted,
-    });
+    conn.tell(Outgoing::Close { code: CloseCode::Exhausted });
     drop(side.bench);
     match within(connection.closed()).await {
         ConnectionError::ApplicationClosed(close) => {
@@ -123,14 +116,9 @@ fn a_program_without_a_runtime_can_serve_and_close() {
     let (other_port, other) = Bench::new([2; 32]);
     let listener = Iroh::spawn(other_port, loopback()).expect("loopback is there");
     let addrs = listener.addrs().to_vec();
-    bench.dial(Dial {
-        peer: peer(2),
-        addrs,
-    });
+    bench.dial(Dial { peer: peer(2), addrs });
     let next = |bench: &Bench| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         runtime.expect("a runtime").block_on(within(bench.next()))
     };
     assert!(matches!(next(&bench), Seen::Connected { peer: it, .. } if it == peer(2)));
@@ -144,16 +132,9 @@ fn a_program_without_a_runtime_can_serve_and_close() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_socket_that_listens_everywhere_reports_addresses_that_can_be_dialled() {
-    let (dialler, listener) = (
-        Side::with(1, Options::default()).await,
-        Side::with(2, Options::default()).await,
-    );
+    let (dialler, listener) = (Side::with(1, Options::default()).await, Side::with(2, Options::default()).await);
     let addrs = listener.bench.addrs();
-    assert!(
-        addrs
-            .iter()
-            .all(|addr| !addr.ip().is_unspecified() && addr.port() != 0)
-    );
+    assert!(addrs.iter().all(|addr| !addr.ip().is_unspecified() && addr.port() != 0));
     dialler.dial(listener.id, addrs);
     assert_eq!(dialler.connected().await.peer, listener.id);
 }
@@ -162,35 +143,21 @@ async fn a_socket_that_listens_everywhere_reports_addresses_that_can_be_dialled(
 async fn what_cannot_be_bound_is_named() {
     let (_socket, taken) = silence();
     let refused = |options| async { Iroh::bind(Bench::new([1; 32]).0, options).await.err() };
-    let error = refused(Options {
-        listen: vec![taken],
-        ..loopback()
-    })
-    .await;
+    let error = refused(Options { listen: vec![taken], ..loopback() }).await;
     assert!(matches!(error, Some(BindError::Endpoint(_))));
     let relay = Relay::Urls(vec!["no url".into()]);
-    let error = refused(Options {
-        relay,
-        ..loopback()
-    })
-    .await;
+    let error = refused(Options { relay, ..loopback() }).await;
     assert!(matches!(error, Some(BindError::Relay(url)) if url == "no url"));
     let second = SocketAddr::from(([127, 0, 0, 2], 0));
     let mut listen = loopback().listen;
     listen.push(second);
-    let error = refused(Options {
-        listen,
-        ..loopback()
-    })
-    .await;
+    let error = refused(Options { listen, ..loopback() }).await;
     assert!(matches!(error, Some(BindError::Listen { addr, .. }) if addr == second));
 }
 
 /// First packets of as many connections, as a rogue would repeat them under false addresses.
 async fn first_packets(to: EndpointId, count: usize) -> Vec<Vec<u8>> {
-    let sink = tokio::net::UdpSocket::bind("127.0.0.1:0")
-        .await
-        .expect("loopback is there");
+    let sink = tokio::net::UdpSocket::bind("127.0.0.1:0").await.expect("loopback is there");
     let addr = EndpointAddr::new(to).with_ip_addr(sink.local_addr().expect("bound"));
     let endpoint = bare(8).await;
     let mut packets: Vec<Vec<u8>> = Vec::new();
@@ -223,16 +190,12 @@ async fn first_packets_under_false_addresses_do_not_keep_others_out() {
     let mut liars = Vec::new();
     for packet in first_packets(id, 100).await {
         let (socket, _) = silence();
-        socket
-            .send_to(&packet, side.iroh.addrs()[0])
-            .expect("loopback is there");
+        socket.send_to(&packet, side.iroh.addrs()[0]).expect("loopback is there");
         liars.push(socket);
     }
     // Each of them was answered: by a handshake that will never end, or by a demand to prove the address.
     for socket in &liars {
-        socket
-            .set_read_timeout(Some(Duration::from_secs(10)))
-            .expect("a valid time");
+        socket.set_read_timeout(Some(Duration::from_secs(10))).expect("a valid time");
         socket.recv(&mut [0; 2048]).expect("an answer");
     }
     let (_endpoint, _connection, conn) = rogue(&side).await;

@@ -19,10 +19,7 @@ pub(crate) fn peer(seed: u8) -> PeerId {
 }
 
 pub(crate) fn loopback() -> Options {
-    Options {
-        listen: vec![(Ipv4Addr::LOCALHOST, 0).into()],
-        ..Options::default()
-    }
+    Options { listen: vec![(Ipv4Addr::LOCALHOST, 0).into()], ..Options::default() }
 }
 
 /// Fails the test rather than hanging it.
@@ -62,19 +59,7 @@ impl Side {
     /// The next report, which must be a connection.
     pub(crate) async fn connected(&self) -> Conn {
         match self.next().await {
-            Seen::Connected {
-                conn,
-                peer,
-                addr,
-                link,
-                outgoing,
-            } => Conn {
-                id: conn,
-                peer,
-                addr,
-                link,
-                outgoing,
-            },
+            Seen::Connected { conn, peer, addr, link, outgoing } => Conn { id: conn, peer, addr, link, outgoing },
             other => panic!("expected a connection, got {other:?}"),
         }
     }
@@ -136,10 +121,7 @@ pub(crate) async fn rogue(side: &Side) -> (Endpoint, Connection, Conn) {
     let endpoint = bare(9).await;
     let id = iroh::EndpointId::from_bytes(side.id.as_bytes()).expect("a key");
     let addrs = side.iroh.addrs().iter().copied();
-    let addr = addrs.fold(
-        iroh::EndpointAddr::new(id),
-        iroh::EndpointAddr::with_ip_addr,
-    );
+    let addr = addrs.fold(iroh::EndpointAddr::new(id), iroh::EndpointAddr::with_ip_addr);
     let connection = within(endpoint.connect(addr, ALPN)).await;
     let connection = connection.expect("the side accepts everybody");
     let conn = side.connected().await;
@@ -148,9 +130,8 @@ pub(crate) async fn rogue(side: &Side) -> (Endpoint, Connection, Conn) {
 
 /// An iroh endpoint on loopback, offline.
 pub(crate) async fn bare(seed: u8) -> Endpoint {
-    let builder = Endpoint::builder(presets::Minimal)
-        .clear_ip_transports()
-        .secret_key(SecretKey::from_bytes(&[seed; 32]));
+    let builder =
+        Endpoint::builder(presets::Minimal).clear_ip_transports().secret_key(SecretKey::from_bytes(&[seed; 32]));
     let builder = builder.bind_addr((Ipv4Addr::LOCALHOST, 0));
     let bound = builder.expect("a valid address").bind().await;
     bound.expect("loopback is there")
