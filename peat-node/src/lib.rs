@@ -1,10 +1,15 @@
 //! A running node without a runtime: one loop thread that owns the state machine, one store thread, workers for big
 //! documents, and [`Node`], the handle that applications hold.
 
+pub mod json;
 mod node;
+mod pending;
+mod subscription;
 mod ticket;
 pub mod transport;
 
-pub use node::{Change, Node, OpenError, Options, Pending, ReadError, Subscription, WriteError};
+pub use node::{Node, OpenError, Options, ReadError, WriteError};
 pub use peat_proto::{self as proto, DocId, Heads, Origin, PeerId};
-pub use ticket::Ticket;
+pub use pending::Pending;
+pub use subscription::{Change, Subscription};
+pub use ticket::{BadTicket, Ticket};

@@ -5,10 +5,10 @@ use std::convert::Infallible;
 use std::path::Path;
 
 use automerge::transaction::Transaction;
-use peat_proto::{
-    Config, DocId, Heads, Listing, Origin, PeerId, Refusal, Stats, store::StoreFault,
-};
+use peat_proto::{Config, DocId, Heads, Listing, PeerId, Refusal, Stats, store::StoreFault};
 
+use crate::pending::Pending;
+use crate::subscription::Subscription;
 use crate::ticket::Ticket;
 use crate::transport::Port;
 
@@ -21,22 +21,6 @@ pub struct Node;
 #[non_exhaustive]
 pub struct Options {
     pub config: Config,
-}
-
-/// A result on its way: await it in any runtime, or block the thread on [`Pending::wait`].
-#[derive(Debug)]
-pub struct Pending<T>(std::marker::PhantomData<T>);
-
-impl<T> Pending<T> {
-    pub fn wait(self) -> T {
-        unimplemented!()
-    }
-}
-impl<T> std::future::Future for Pending<T> {
-    type Output = T;
-    fn poll(self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<T> {
-        unimplemented!()
-    }
 }
 
 /// Why a data directory could not be opened.
@@ -83,33 +67,6 @@ pub enum ReadError {
     Store(StoreFault),
     #[error("the node is closed")]
     Closed,
-}
-
-/// A document's heads moved.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
-    pub doc: DocId,
-    pub origin: Origin,
-    pub heads: Heads,
-}
-
-/// Changes as they come. Blocking iterator, and `next_async` for async code. When the subscriber is slower than
-/// 4,096 changes, changes of the same document are merged into the newest one; nothing is lost.
-#[derive(Debug)]
-pub struct Subscription;
-impl Iterator for Subscription {
-    type Item = Change;
-    fn next(&mut self) -> Option<Change> {
-        unimplemented!()
-    }
-}
-impl Subscription {
-    pub async fn next_async(&mut self) -> Option<Change> {
-        unimplemented!()
-    }
-    pub fn next_timeout(&mut self, timeout: std::time::Duration) -> Option<Change> {
-        unimplemented!()
-    }
 }
 
 impl Node {
