@@ -16,7 +16,10 @@ pub(crate) struct Output {
 
 impl Output {
     pub(crate) fn new(json: bool) -> Self {
-        Self { json, stdout: BufWriter::new(io::stdout()) }
+        Self {
+            json,
+            stdout: BufWriter::new(io::stdout()),
+        }
     }
 
     pub(crate) fn is_json(&self) -> bool {
@@ -24,7 +27,11 @@ impl Output {
     }
 
     /// One result: a line of text, or with `--json` one object on one line.
-    pub(crate) fn data(&mut self, plain: impl Display, object: &impl Serialize) -> Result<(), Failure> {
+    pub(crate) fn data(
+        &mut self,
+        plain: impl Display,
+        object: &impl Serialize,
+    ) -> Result<(), Failure> {
         if self.json {
             self.json_line(object)
         } else {
@@ -34,7 +41,8 @@ impl Output {
 
     /// One object on one line, whether or not `--json` was given.
     pub(crate) fn json_line(&mut self, object: &impl Serialize) -> Result<(), Failure> {
-        serde_json::to_writer(&mut self.stdout, object).map_err(|error| unwritable(error.into()))?;
+        serde_json::to_writer(&mut self.stdout, object)
+            .map_err(|error| unwritable(error.into()))?;
         self.stdout.write_all(b"\n").map_err(unwritable)
     }
 

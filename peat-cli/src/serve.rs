@@ -37,13 +37,22 @@ pub(crate) fn run(dir: &Path, args: &ServeArgs, output: &mut Output) -> Result<(
         Some(closed) => Ok(closed?),
         None => Err(Failure::new(
             Code::Store,
-            format!("the store was not closed within {} ms", CLOSE_TIMEOUT.as_millis()),
+            format!(
+                "the store was not closed within {} ms",
+                CLOSE_TIMEOUT.as_millis()
+            ),
             "nothing acknowledged is lost; check the disk if this happens again",
         )),
     }
 }
 
-fn serve(dir: &Path, args: &ServeArgs, node: &Node, output: &mut Output, stop: &mpsc::Receiver<()>) -> Result<(), Failure> {
+fn serve(
+    dir: &Path,
+    args: &ServeArgs,
+    node: &Node,
+    output: &mut Output,
+    stop: &mpsc::Receiver<()>,
+) -> Result<(), Failure> {
     let network = Network::attach(node, &args.network)?;
     let server = Server::start(dir, node).map_err(|error| {
         Failure::new(
@@ -104,5 +113,9 @@ fn stop_requests(tied: bool) -> Result<mpsc::Receiver<()>, Failure> {
 }
 
 fn no_signals(error: io::Error) -> Failure {
-    Failure::new(Code::Network, format!("signals cannot be received: {error}"), "run the command again")
+    Failure::new(
+        Code::Network,
+        format!("signals cannot be received: {error}"),
+        "run the command again",
+    )
 }
