@@ -13,3 +13,8 @@ pub use peat_proto::{self as proto, DocId, Heads, Origin, PeerId};
 pub use pending::Pending;
 pub use subscription::{Change, Subscription};
 pub use ticket::{BadTicket, Ticket};
+
+/// The README's example, compiled as a doc test.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
