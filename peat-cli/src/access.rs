@@ -20,10 +20,7 @@ pub(crate) type Started = Box<dyn FnOnce() -> Outcome + Send>;
 /// [`MAX_IN_FLIGHT`](crate::control::MAX_IN_FLIGHT) may be under way, and become durable together.
 pub(crate) enum Access {
     /// Nobody else has the store: it is open in this process.
-    Opened {
-        node: Node,
-        started: VecDeque<Started>,
-    },
+    Opened { node: Node, started: VecDeque<Started> },
     /// A `serve` has the store.
     Serving(Client),
 }
@@ -46,10 +43,7 @@ impl Access {
     }
 
     pub(crate) fn opened(node: Node) -> Self {
-        Self::Opened {
-            node,
-            started: VecDeque::new(),
-        }
+        Self::Opened { node, started: VecDeque::new() }
     }
 
     pub(crate) fn is_serving(&self) -> bool {
@@ -91,10 +85,7 @@ impl Access {
 }
 
 /// Runs a command on the node in `dir` and closes the access, whatever came of it.
-pub(crate) fn with<T>(
-    dir: &Path,
-    command: impl FnOnce(&mut Access) -> Result<T, Failure>,
-) -> Result<T, Failure> {
+pub(crate) fn with<T>(dir: &Path, command: impl FnOnce(&mut Access) -> Result<T, Failure>) -> Result<T, Failure> {
     let mut access = Access::to(dir)?;
     let done = command(&mut access);
     let closed = access.close();
@@ -151,10 +142,7 @@ fn begin(node: &Node, request: Request) -> Result<Started, Failure> {
             let pending = node.list(&prefix);
             Box::new(move || {
                 let behind = |key: &str| after.as_deref().is_none_or(|after| key > after);
-                let listings = pending
-                    .wait()?
-                    .into_iter()
-                    .filter(|listing| behind(listing.doc.as_str()));
+                let listings = pending.wait()?.into_iter().filter(|listing| behind(listing.doc.as_str()));
                 Ok(Answer::Page(page(listings.map(Entry::from))))
             })
         }
@@ -175,9 +163,8 @@ fn begin(node: &Node, request: Request) -> Result<Started, Failure> {
             level(node, ticket.peer, timeout)
         }
         Request::Level { peer, timeout } => {
-            let peer = PeerId::from_hex(&peer).ok_or_else(|| {
-                Failure::new(Code::Usage, "not the id of a node", "see `peat status`")
-            })?;
+            let peer = PeerId::from_hex(&peer)
+                .ok_or_else(|| Failure::new(Code::Usage, "not the id of a node", "see `peat status`"))?;
             level(node, peer, timeout)
         }
     })
@@ -189,21 +176,13 @@ fn done<T, E: Into<Failure>>(outcome: Result<T, E>) -> Outcome {
 
 fn doc(key: &str) -> Result<DocId, Failure> {
     DocId::new(key).map_err(|error| {
-        Failure::new(
-            Code::BadKey,
-            format!("{key:?} is not a key: {error}"),
-            "a key is `collection:id`",
-        )
+        Failure::new(Code::BadKey, format!("{key:?} is not a key: {error}"), "a key is `collection:id`")
     })
 }
 
 fn parse<T: std::str::FromStr<Err: Display>>(text: &str) -> Result<T, Failure> {
     text.parse().map_err(|error| {
-        Failure::new(
-            Code::Usage,
-            format!("not a ticket: {error}"),
-            "copy the whole line that `peat serve` printed",
-        )
+        Failure::new(Code::Usage, format!("not a ticket: {error}"), "copy the whole line that `peat serve` printed")
     })
 }
 
@@ -223,27 +202,17 @@ fn why_not_level(node: &Node, peer: &PeerId, timeout: Duration) -> Failure {
         return peat_node::ReadError::Closed.into();
     };
     let seconds = timeout.as_secs_f64();
-    let connection = stats
-        .peers
-        .iter()
-        .filter(|one| one.peer == *peer)
-        .max_by_key(|one| one.admitted);
+    let connection = stats.peers.iter().filter(|one| one.peer == *peer).max_by_key(|one| one.admitted);
     match connection {
         Some(one) if one.admitted => Failure::new(
             Code::Timeout,
-            format!(
-                "{} documents still differed from {peer} after {seconds} s",
-                one.behind
-            ),
+            format!("{} documents still differed from {peer} after {seconds} s", one.behind),
             "run the command again, or give it more time with --timeout",
         ),
         _ if connection.is_some() || stats.traffic.frames_sent > 0 => Failure::new(
             Code::Refused,
             format!("{peer} was reached and did not let this node in within {seconds} s"),
-            format!(
-                "ask its operator for a fresh ticket, or for `--allow {}`",
-                node.id()
-            ),
+            format!("ask its operator for a fresh ticket, or for `--allow {}`", node.id()),
         ),
         _ => Failure::new(
             Code::Unreachable,
@@ -257,10 +226,7 @@ fn why_not_level(node: &Node, peer: &PeerId, timeout: Duration) -> Failure {
 fn page(mut entries: impl Iterator<Item = Entry>) -> Page {
     const MAX_ENTRIES: usize = 10_000;
     const MAX_BYTES: usize = 8 << 20;
-    let mut page = Page {
-        entries: Vec::new(),
-        more: false,
-    };
+    let mut page = Page { entries: Vec::new(), more: false };
     let mut bytes = 0;
     for entry in &mut entries {
         bytes += entry.key.len() + 67 * entry.heads.len() + 64;
@@ -275,17 +241,8 @@ fn page(mut entries: impl Iterator<Item = Entry>) -> Page {
 
 impl From<peat_node::proto::Listing> for Entry {
     fn from(listing: peat_node::proto::Listing) -> Self {
-        let heads = listing
-            .heads
-            .as_slice()
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        Self {
-            key: listing.doc.to_string(),
-            bytes: listing.bytes,
-            heads,
-        }
+        let heads = listing.heads.as_slice().iter().map(ToString::to_string).collect();
+        Self { key: listing.doc.to_string(), bytes: listing.bytes, heads }
     }
 }
 

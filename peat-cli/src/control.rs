@@ -43,10 +43,7 @@ pub(crate) enum Request {
     /// Makes a document equal to a JSON object.
     Put { key: String, value: Value },
     /// Sets some fields of a document's root and leaves the others alone.
-    Set {
-        key: String,
-        fields: Vec<(String, Cell)>,
-    },
+    Set { key: String, fields: Vec<(String, Cell)> },
     /// Merges saved Automerge bytes into a document.
     Merge { key: String, bytes: Blob },
     /// A document as JSON.
@@ -54,10 +51,7 @@ pub(crate) enum Request {
     /// A document as saved Automerge bytes.
     Export { key: String },
     /// One page of the documents whose key starts with `prefix` and is greater than `after`.
-    List {
-        prefix: String,
-        after: Option<String>,
-    },
+    List { prefix: String, after: Option<String> },
     /// Counters and connections.
     Status,
     /// The node's ticket.
@@ -168,10 +162,7 @@ impl<'de> Deserialize<'de> for Blob {
 
 impl Request {
     pub(crate) fn join(ticket: &Ticket, timeout: Duration) -> Self {
-        Self::Join {
-            ticket: ticket.to_string(),
-            timeout,
-        }
+        Self::Join { ticket: ticket.to_string(), timeout }
     }
 }
 
@@ -197,34 +188,16 @@ mod tests {
         ];
         let timeout = Duration::from_millis(1500);
         let requests = [
-            Request::Put {
-                key: key(),
-                value: json!({"a": [1, 2.5, u64::MAX, null, "ü"]}),
-            },
-            Request::Set {
-                key: key(),
-                fields: fields.map(|cell| ("f".to_owned(), cell)).to_vec(),
-            },
-            Request::Merge {
-                key: key(),
-                bytes: Blob(vec![0, 255, 10]),
-            },
+            Request::Put { key: key(), value: json!({"a": [1, 2.5, u64::MAX, null, "ü"]}) },
+            Request::Set { key: key(), fields: fields.map(|cell| ("f".to_owned(), cell)).to_vec() },
+            Request::Merge { key: key(), bytes: Blob(vec![0, 255, 10]) },
             Request::Get { key: key() },
             Request::Export { key: key() },
-            Request::List {
-                prefix: String::new(),
-                after: Some(key()),
-            },
+            Request::List { prefix: String::new(), after: Some(key()) },
             Request::Status,
             Request::Ticket,
-            Request::Join {
-                ticket: "peat".to_owned(),
-                timeout,
-            },
-            Request::Level {
-                peer: "00".to_owned(),
-                timeout,
-            },
+            Request::Join { ticket: "peat".to_owned(), timeout },
+            Request::Level { peer: "00".to_owned(), timeout },
         ];
         for request in requests {
             let line = serde_json::to_string(&request).expect("serialises");

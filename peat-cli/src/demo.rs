@@ -84,10 +84,7 @@ fn play(stage: &Stage, output: &Output) -> Result<Report, Failure> {
     if imported.failed > 0 {
         return Err(Failure::new(
             Code::RowsFailed,
-            format!(
-                "{} of {} rows of the sample were refused",
-                imported.failed, imported.rows
-            ),
+            format!("{} of {} rows of the sample were refused", imported.failed, imported.rows),
             "please report this",
         ));
     }
@@ -102,12 +99,7 @@ fn play(stage: &Stage, output: &Output) -> Result<Report, Failure> {
 
     output.note("both processes have ended; comparing their stores");
     let comparison = Comparison::of(&dir_a, &dir_b)?;
-    Ok(Report::new(
-        &comparison,
-        imported.imported,
-        traffic,
-        elapsed,
-    ))
+    Ok(Report::new(&comparison, imported.imported, traffic, elapsed))
 }
 
 /// The documents of the first rows.
@@ -117,10 +109,7 @@ fn first_documents(rows: &[Row], count: usize) -> Vec<String> {
         Ok(Request::Set { key, .. }) => Some(key),
         _ => None,
     });
-    keys.filter(|key| seen.insert(*key))
-        .take(count)
-        .cloned()
-        .collect()
+    keys.filter(|key| seen.insert(*key)).take(count).cloned().collect()
 }
 
 /// Makes the edits, each when it is due: a remark on an aircraft, next to the fields that the import sets.
@@ -130,25 +119,14 @@ fn edit(access: &mut Access, keys: &[String], due: &Receiver<()>) -> Result<(), 
         if due.recv().is_err() {
             return Ok(());
         }
-        let remark = Cell::Text(format!(
-            "seen by the second observer, remark {}",
-            number + 1
-        ));
-        access.call(Request::Set {
-            key: key.clone(),
-            fields: vec![("remark".to_owned(), remark)],
-        })?;
+        let remark = Cell::Text(format!("seen by the second observer, remark {}", number + 1));
+        access.call(Request::Set { key: key.clone(), fields: vec![("remark".to_owned(), remark)] })?;
     }
     Ok(())
 }
 
 fn level(access: &mut Access, peer: &Process) -> Result<(), Failure> {
-    access
-        .call(Request::Level {
-            peer: peer.id.clone(),
-            timeout: LEVEL_TIMEOUT,
-        })
-        .map(|_| ())
+    access.call(Request::Level { peer: peer.id.clone(), timeout: LEVEL_TIMEOUT }).map(|_| ())
 }
 
 fn status(access: &mut Access) -> Result<Status, Failure> {
@@ -212,28 +190,12 @@ impl fmt::Display for Report {
         let seconds = Duration::from_millis(self.elapsed_ms).as_secs_f64();
         let rows = [
             ("documents", grouped(self.documents), ""),
-            (
-                "updates",
-                grouped(self.updates),
-                "changes that are in both stores",
-            ),
+            ("updates", grouped(self.updates), "changes that are in both stores"),
             ("frames", grouped(self.frames), "in both directions"),
-            (
-                "sent by A",
-                kib(self.bytes_sent),
-                "on the wire, frame headers included",
-            ),
+            ("sent by A", kib(self.bytes_sent), "on the wire, frame headers included"),
             ("sent by B", kib(self.bytes_received), ""),
-            (
-                "time",
-                format!("{seconds:.1} s"),
-                "from the first row until both were level",
-            ),
-            (
-                "equal",
-                if self.converged { "yes" } else { "NO" }.to_owned(),
-                "heads and content of every document",
-            ),
+            ("time", format!("{seconds:.1} s"), "from the first row until both were level"),
+            ("equal", if self.converged { "yes" } else { "NO" }.to_owned(), "heads and content of every document"),
         ];
         for (n, (name, value, remark)) in rows.iter().enumerate() {
             let line = format!("{name:<10}{value:>12}   {remark}");
@@ -242,9 +204,7 @@ impl fmt::Display for Report {
         if self.updates != self.expected_updates {
             write!(f, "\n{} updates were made", grouped(self.expected_updates))?;
         }
-        self.unequal
-            .iter()
-            .try_for_each(|key| write!(f, "\nnot equal: {key}"))
+        self.unequal.iter().try_for_each(|key| write!(f, "\nnot equal: {key}"))
     }
 }
 
@@ -267,21 +227,14 @@ mod tests {
 
     #[test]
     fn thousands_stand_apart() {
-        for (number, text) in [
-            (0, "0"),
-            (999, "999"),
-            (1000, "1,000"),
-            (1_234_567, "1,234,567"),
-        ] {
+        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
             assert_eq!(grouped(number), text);
         }
     }
 
     #[test]
     fn the_sample_is_read_without_a_bad_row() {
-        let rows: Vec<Row> = csv(GzDecoder::new(SAMPLE), "tracks", "icao24")
-            .expect("a header")
-            .collect();
+        let rows: Vec<Row> = csv(GzDecoder::new(SAMPLE), "tracks", "icao24").expect("a header").collect();
         assert_eq!(rows.len(), 18_683);
         assert!(rows.iter().all(|row| row.request.is_ok()));
         assert_eq!(first_documents(&rows, usize::MAX).len(), 50);
@@ -291,11 +244,7 @@ mod tests {
     fn stores_that_lack_an_acknowledged_change_are_not_called_converged() {
         let report = |updates, unequal: &[&str]| {
             let unequal = unequal.iter().map(|key| (*key).to_owned()).collect();
-            let comparison = Comparison {
-                documents: 50,
-                updates,
-                unequal,
-            };
+            let comparison = Comparison { documents: 50, updates, unequal };
             Report::new(&comparison, 1000, [Traffic::default(); 2], Duration::ZERO).converged
         };
         assert!(report(1200, &[]));

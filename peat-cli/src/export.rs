@@ -25,11 +25,7 @@ pub(crate) fn put(dir: &Path, key: &DocId, json: &str, output: &mut Output) -> R
         json
     };
     let value: Value = serde_json::from_str(text).map_err(|error| {
-        Failure::new(
-            Code::BadJson,
-            format!("not JSON: {error}"),
-            "give an object, as in '{\"speed\": 12}'",
-        )
+        Failure::new(Code::BadJson, format!("not JSON: {error}"), "give an object, as in '{\"speed\": 12}'")
     })?;
     if !value.is_object() {
         return Err(Failure::new(
@@ -38,12 +34,7 @@ pub(crate) fn put(dir: &Path, key: &DocId, json: &str, output: &mut Output) -> R
             "give an object, as in '{\"speed\": 12}'",
         ));
     }
-    access::with(dir, |access| {
-        access.call(Request::Put {
-            key: key.to_string(),
-            value,
-        })
-    })?;
+    access::with(dir, |access| access.call(Request::Put { key: key.to_string(), value }))?;
     if output.is_json() {
         output.json_line(&json!({ "key": key.as_str() }))?;
     }
@@ -52,18 +43,10 @@ pub(crate) fn put(dir: &Path, key: &DocId, json: &str, output: &mut Output) -> R
 
 pub(crate) fn get(dir: &Path, key: &DocId, output: &mut Output) -> Result<(), Failure> {
     let value = document(dir, key)?;
-    output.data(
-        format_args!("{value:#}"),
-        &json!({ "key": key.as_str(), "value": value }),
-    )
+    output.data(format_args!("{value:#}"), &json!({ "key": key.as_str(), "value": value }))
 }
 
-pub(crate) fn export(
-    dir: &Path,
-    key: &DocId,
-    format: ExportFormat,
-    output: &mut Output,
-) -> Result<(), Failure> {
+pub(crate) fn export(dir: &Path, key: &DocId, format: ExportFormat, output: &mut Output) -> Result<(), Failure> {
     match format {
         ExportFormat::Json => {
             let value = document(dir, key)?;
@@ -74,9 +57,7 @@ pub(crate) fn export(
             let bytes = saved(dir, key)?;
             if output.is_json() {
                 let base64 = BASE64.encode(&bytes);
-                return output.json_line(
-                    &json!({ "key": key.as_str(), "format": "automerge", "base64": base64 }),
-                );
+                return output.json_line(&json!({ "key": key.as_str(), "format": "automerge", "base64": base64 }));
             }
             output.bytes(&bytes)
         }
@@ -87,10 +68,7 @@ pub(crate) fn ls(dir: &Path, prefix: &str, output: &mut Output) -> Result<(), Fa
     access::with(dir, |access| {
         let mut after = None;
         loop {
-            let request = Request::List {
-                prefix: prefix.to_owned(),
-                after: after.take(),
-            };
+            let request = Request::List { prefix: prefix.to_owned(), after: after.take() };
             let Answer::Page(page) = access.call(request)? else {
                 return Err(unexpected());
             };
@@ -106,22 +84,14 @@ pub(crate) fn ls(dir: &Path, prefix: &str, output: &mut Output) -> Result<(), Fa
 }
 
 fn document(dir: &Path, key: &DocId) -> Result<Value, Failure> {
-    match access::with(dir, |access| {
-        access.call(Request::Get {
-            key: key.to_string(),
-        })
-    })? {
+    match access::with(dir, |access| access.call(Request::Get { key: key.to_string() }))? {
         Answer::Document { value } => Ok(value),
         _ => Err(unexpected()),
     }
 }
 
 fn saved(dir: &Path, key: &DocId) -> Result<Vec<u8>, Failure> {
-    match access::with(dir, |access| {
-        access.call(Request::Export {
-            key: key.to_string(),
-        })
-    })? {
+    match access::with(dir, |access| access.call(Request::Export { key: key.to_string() }))? {
         Answer::Bytes { bytes } => Ok(bytes.0),
         _ => Err(unexpected()),
     }
@@ -130,8 +100,7 @@ fn saved(dir: &Path, key: &DocId) -> Result<Vec<u8>, Failure> {
 fn standard_input() -> Result<String, Failure> {
     let mut text = String::new();
     let mut from = std::io::stdin().lock().take(MAX_JSON + 1);
-    from.read_to_string(&mut text)
-        .map_err(|error| Failure::file(Path::new("standard input"), &error))?;
+    from.read_to_string(&mut text).map_err(|error| Failure::file(Path::new("standard input"), &error))?;
     if text.len() as u64 > MAX_JSON {
         return Err(Failure::new(
             Code::TooLarge,

@@ -66,25 +66,13 @@ impl Exit {
     /// Every exit code and what it says. The documentation of `--help` is made from this.
     const TABLE: [(Self, &str); 9] = [
         (Self::Success, "done"),
-        (
-            Self::Failure,
-            "failed for a reason of its own, see the message",
-        ),
+        (Self::Failure, "failed for a reason of its own, see the message"),
         (Self::Usage, "wrong arguments, key, ticket, JSON or file"),
-        (
-            Self::NotFound,
-            "no such document, no node in the directory, no running serve",
-        ),
+        (Self::NotFound, "no such document, no node in the directory, no running serve"),
         (Self::Locked, "another process uses the data directory"),
-        (
-            Self::Peer,
-            "a peer refused, could not be reached, or was not equal in time",
-        ),
+        (Self::Peer, "a peer refused, could not be reached, or was not equal in time"),
         (Self::Store, "the store or the disk refused"),
-        (
-            Self::Rows,
-            "the import ended, and some rows could not be imported",
-        ),
+        (Self::Rows, "the import ended, and some rows could not be imported"),
         (Self::Interrupted, "interrupted by a signal"),
     ];
 
@@ -99,9 +87,7 @@ impl Code {
     pub(crate) const fn exit(self) -> Exit {
         match self {
             Self::BrokenPipe => Exit::Success,
-            Self::Usage | Self::BadKey | Self::BadJson | Self::BadFile | Self::BadRow => {
-                Exit::Usage
-            }
+            Self::Usage | Self::BadKey | Self::BadJson | Self::BadFile | Self::BadRow => Exit::Usage,
             Self::UnknownKey | Self::NotInitialised | Self::NotServing => Exit::NotFound,
             Self::Locked => Exit::Locked,
             Self::Unreachable | Self::Refused | Self::Timeout => Exit::Peer,
@@ -135,10 +121,7 @@ impl Code {
 
     /// Whether the fault lies in one row or document, so that an import goes on with the next.
     pub(crate) const fn is_of_one_row(self) -> bool {
-        matches!(
-            self,
-            Self::BadKey | Self::BadJson | Self::BadRow | Self::Document | Self::TooLarge
-        )
+        matches!(self, Self::BadKey | Self::BadJson | Self::BadRow | Self::Document | Self::TooLarge)
     }
 }
 
@@ -147,11 +130,7 @@ impl Failure {
         // A message is one line, whatever the library below had to say.
         let message = message.to_string();
         let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
-        Self {
-            code,
-            message,
-            hint: hint.into(),
-        }
+        Self { code, message, hint: hint.into() }
     }
 
     pub(crate) fn exit_code(&self) -> ExitCode {
@@ -169,25 +148,11 @@ impl Failure {
     /// Why the node in `dir` could not be opened.
     pub(crate) fn open(dir: &std::path::Path, error: &OpenError) -> Self {
         let (code, hint) = match error {
-            OpenError::Locked => (
-                Code::Locked,
-                "wait until that process has ended, or choose another --dir",
-            ),
-            OpenError::NotInitialised => (
-                Code::NotInitialised,
-                "run `peat init` first, or choose another --dir",
-            ),
-            OpenError::KeyExposed => (
-                Code::KeyExposed,
-                "run `chmod 600` on the key file if nobody has copied it",
-            ),
-            OpenError::Io(error) if is_full(error) => {
-                (Code::DiskFull, "free some space and run the command again")
-            }
-            _ => (
-                Code::Store,
-                "check the directory's permissions and its disk, or choose another --dir",
-            ),
+            OpenError::Locked => (Code::Locked, "wait until that process has ended, or choose another --dir"),
+            OpenError::NotInitialised => (Code::NotInitialised, "run `peat init` first, or choose another --dir"),
+            OpenError::KeyExposed => (Code::KeyExposed, "run `chmod 600` on the key file if nobody has copied it"),
+            OpenError::Io(error) if is_full(error) => (Code::DiskFull, "free some space and run the command again"),
+            _ => (Code::Store, "check the directory's permissions and its disk, or choose another --dir"),
         };
         Self::new(code, format!("{}: {error}", dir.display()), hint)
     }
@@ -218,10 +183,9 @@ impl From<StoreFault> for Failure {
         let (code, hint) = match fault {
             StoreFault::Full => (Code::DiskFull, "free some space and run the command again"),
             StoreFault::Closed => (Code::Closed, "run the command again"),
-            StoreFault::Damaged | StoreFault::Missing => (
-                Code::Store,
-                "restore the data directory from a backup, or sync into a new one",
-            ),
+            StoreFault::Damaged | StoreFault::Missing => {
+                (Code::Store, "restore the data directory from a backup, or sync into a new one")
+            }
             _ => (Code::Store, "check the disk, then run the command again"),
         };
         Self::new(code, fault, hint)
@@ -232,22 +196,11 @@ impl<E: fmt::Display> From<WriteError<E>> for Failure {
     fn from(error: WriteError<E>) -> Self {
         match error {
             WriteError::Store(fault) | WriteError::Unreadable(fault) => fault.into(),
-            WriteError::TooLarge => Self::new(
-                Code::TooLarge,
-                error,
-                "split the value over several documents",
-            ),
-            WriteError::NotAnObject => Self::new(
-                Code::BadJson,
-                error,
-                "give an object, as in '{\"speed\": 12}'",
-            ),
+            WriteError::TooLarge => Self::new(Code::TooLarge, error, "split the value over several documents"),
+            WriteError::NotAnObject => Self::new(Code::BadJson, error, "give an object, as in '{\"speed\": 12}'"),
             WriteError::Closed => StoreFault::Closed.into(),
-            _ => Self::new(
-                Code::Document,
-                error,
-                "look at the document with `peat get`",
-            ),
+            WriteError::TooDeep(_) | WriteError::Value(_) => Self::new(Code::BadJson, error, "give a flatter object"),
+            _ => Self::new(Code::Document, error, "look at the document with `peat get`"),
         }
     }
 }
@@ -256,6 +209,9 @@ impl From<ReadError> for Failure {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Store(fault) => fault.into(),
+            ReadError::TooDeep(_) => {
+                Self::new(Code::Document, error, "take it as it is with `peat export KEY --format automerge`")
+            }
             _ => StoreFault::Closed.into(),
         }
     }

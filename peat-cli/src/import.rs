@@ -38,28 +38,21 @@ pub(crate) fn run(dir: &Path, args: &ImportArgs, output: &mut Output) -> Result<
         Some(format) => format,
         None => format_of(&args.file)?,
     };
-    let bar = if output.is_json() {
-        ProgressBar::hidden()
-    } else {
-        progress(&args.file)
-    };
+    let bar = if output.is_json() { ProgressBar::hidden() } else { progress(&args.file) };
     let source = bar.wrap_read(source::open(&args.file)?);
     let source = source::unpacked(source).map_err(|error| Failure::file(&args.file, &error))?;
     let imported = access::with(dir, |access| match format {
         ImportFormat::Csv => {
-            let (collection, key) = (
-                required(args.collection.as_ref(), "--collection")?,
-                required(args.key.as_ref(), "--key")?,
-            );
+            let (collection, key) =
+                (required(args.collection.as_ref(), "--collection")?, required(args.key.as_ref(), "--key")?);
             import(access, csv(source, collection, key)?, &bar, output)
         }
         ImportFormat::Jsonl => {
             let place = match (&args.collection, &args.key) {
                 (None, None) => None,
-                (collection, key) => Some((
-                    required(collection.as_ref(), "--collection")?,
-                    required(key.as_ref(), "--key")?,
-                )),
+                (collection, key) => {
+                    Some((required(collection.as_ref(), "--collection")?, required(key.as_ref(), "--key")?))
+                }
             };
             import(access, rows::json_lines(source, place), &bar, output)
         }
@@ -68,10 +61,7 @@ pub(crate) fn run(dir: &Path, args: &ImportArgs, output: &mut Output) -> Result<
     bar.finish_and_clear();
     let summary = imported?;
     output.data(
-        format_args!(
-            "{} rows, {} imported, {} failed",
-            summary.rows, summary.imported, summary.failed
-        ),
+        format_args!("{} rows, {} imported, {} failed", summary.rows, summary.imported, summary.failed),
         &summary,
     )?;
     if summary.failed == 0 {
@@ -79,10 +69,7 @@ pub(crate) fn run(dir: &Path, args: &ImportArgs, output: &mut Output) -> Result<
     }
     Err(Failure::new(
         Code::RowsFailed,
-        format!(
-            "{} of {} rows could not be imported",
-            summary.failed, summary.rows
-        ),
+        format!("{} of {} rows could not be imported", summary.failed, summary.rows),
         "mend those rows and import the file again; rows that are there already change nothing",
     ))
 }
@@ -115,9 +102,7 @@ pub(crate) fn pump(
                 return Err(failure);
             }
         };
-        while under_way.is_full(row.bytes)
-            && under_way.settle(access, &mut summary, &mut settled)?
-        {}
+        while under_way.is_full(row.bytes) && under_way.settle(access, &mut summary, &mut settled)? {}
         access.send(request)?;
         under_way.push(row.line, row.bytes);
     }
@@ -195,30 +180,16 @@ fn import(
 fn document(access: &mut Access, source: impl Read, args: &ImportArgs) -> Result<Summary, Failure> {
     let key = automerge_key(args)?;
     let mut bytes = Vec::new();
-    source
-        .take(MAX_AUTOMERGE + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| Failure::file(&args.file, &error))?;
+    source.take(MAX_AUTOMERGE + 1).read_to_end(&mut bytes).map_err(|error| Failure::file(&args.file, &error))?;
     if bytes.len() as u64 > MAX_AUTOMERGE {
         return Err(Failure::new(
             Code::TooLarge,
-            format!(
-                "{} is larger than {} MiB",
-                args.file.display(),
-                MAX_AUTOMERGE >> 20
-            ),
+            format!("{} is larger than {} MiB", args.file.display(), MAX_AUTOMERGE >> 20),
             "a node does not admit documents of that size",
         ));
     }
-    access.call(Request::Merge {
-        key: key.to_string(),
-        bytes: Blob(bytes),
-    })?;
-    Ok(Summary {
-        rows: 1,
-        imported: 1,
-        failed: 0,
-    })
+    access.call(Request::Merge { key: key.to_string(), bytes: Blob(bytes) })?;
+    Ok(Summary { rows: 1, imported: 1, failed: 0 })
 }
 
 fn automerge_key(args: &ImportArgs) -> Result<DocId, Failure> {
@@ -265,19 +236,12 @@ fn required<'a>(value: Option<&'a String>, name: &str) -> Result<&'a str, Failur
 }
 
 fn missing(name: &str) -> Failure {
-    Failure::new(
-        Code::Usage,
-        format!("this import needs {name}"),
-        "see `peat import --help`",
-    )
+    Failure::new(Code::Usage, format!("this import needs {name}"), "see `peat import --help`")
 }
 
 /// A bar over the bytes of the file; indicatif draws it only where standard error is a terminal.
 fn progress(file: &Path) -> ProgressBar {
-    let length = std::fs::metadata(file)
-        .ok()
-        .filter(std::fs::Metadata::is_file)
-        .map(|data| data.len());
+    let length = std::fs::metadata(file).ok().filter(std::fs::Metadata::is_file).map(|data| data.len());
     let Some(length) = length else {
         return ProgressBar::new_spinner();
     };
@@ -293,16 +257,9 @@ mod tests {
     fn formats_are_told_by_the_name_below_gzip() {
         assert_eq!(format_of(Path::new("a.b/x.csv.gz")), Ok(ImportFormat::Csv));
         assert_eq!(format_of(Path::new("x.ndjson")), Ok(ImportFormat::Jsonl));
-        assert_eq!(
-            format_of(Path::new("x.automerge")),
-            Ok(ImportFormat::Automerge)
-        );
+        assert_eq!(format_of(Path::new("x.automerge")), Ok(ImportFormat::Automerge));
         for unknown in ["-", "x", "x.gz", "x.json"] {
-            assert_eq!(
-                format_of(Path::new(unknown)).map_err(|f| f.code),
-                Err(Code::Usage),
-                "{unknown}"
-            );
+            assert_eq!(format_of(Path::new(unknown)).map_err(|f| f.code), Err(Code::Usage), "{unknown}");
         }
     }
 }

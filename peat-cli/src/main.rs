@@ -77,15 +77,8 @@ fn misused(error: &clap::Error) -> ExitCode {
     let text = error.to_string();
     let first = text.split("\n\n").next().unwrap_or_default();
     let message = first.strip_prefix("error: ").unwrap_or(first);
-    let failure = Failure::new(
-        Code::Usage,
-        message,
-        "see `peat --help`, or `peat COMMAND --help`",
-    );
-    let json = std::env::args_os()
-        .skip(1)
-        .take_while(|arg| arg != "--")
-        .any(|arg| arg == "--json");
+    let failure = Failure::new(Code::Usage, message, "see `peat --help`, or `peat COMMAND --help`");
+    let json = std::env::args_os().skip(1).take_while(|arg| arg != "--").any(|arg| arg == "--json");
     Output::new(json).failure(&failure);
     failure.exit_code()
 }
@@ -95,9 +88,5 @@ fn log() {
     let wanted = dir::variable("PEAT_LOG").and_then(|value| value.into_string().ok());
     let filter = EnvFilter::builder().parse_lossy(wanted.as_deref().unwrap_or("warn"));
     let colours = std::io::stderr().is_terminal() && dir::variable("NO_COLOR").is_none();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(colours)
-        .init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
 }

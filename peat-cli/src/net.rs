@@ -1,15 +1,34 @@
-//! The transport that the command uses.
+//! The transport that the command uses: iroh.
 
+use peat_iroh::{Iroh, Options, Relay};
 use peat_node::Node;
 
 use crate::args::NetworkArgs;
-use crate::failure::Failure;
+use crate::failure::{Code, Failure};
 
-pub(crate) struct Network;
+/// An endpoint that serves a node.
+pub(crate) struct Network(Iroh);
 
 impl Network {
-    pub(crate) fn attach(_node: &Node, _args: &NetworkArgs) -> Result<Self, Failure> {
-        Ok(Self)
+    /// Binds as the arguments say.
+    pub(crate) fn attach(node: &Node, args: &NetworkArgs) -> Result<Self, Failure> {
+        let mut options = Options::default();
+        if !args.listen.is_empty() {
+            options.listen.clone_from(&args.listen);
+        }
+        if args.relay {
+            options.relay = Relay::Public;
+        }
+        options.lookup = args.discovery;
+        options.port_mapper = args.port_mapper;
+        let bound = Iroh::spawn(node.attach("iroh"), options);
+        bound.map(Self).map_err(|error| {
+            Failure::new(Code::Network, error, "choose another address with --listen, or stop what uses it")
+        })
     }
-    pub(crate) fn close(self) {}
+
+    /// Closes the endpoint, and waits until the node knows.
+    pub(crate) fn close(self) {
+        self.0.close_blocking();
+    }
 }

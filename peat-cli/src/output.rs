@@ -16,10 +16,7 @@ pub(crate) struct Output {
 
 impl Output {
     pub(crate) fn new(json: bool) -> Self {
-        Self {
-            json,
-            stdout: BufWriter::new(io::stdout()),
-        }
+        Self { json, stdout: BufWriter::new(io::stdout()) }
     }
 
     pub(crate) fn is_json(&self) -> bool {
@@ -27,22 +24,13 @@ impl Output {
     }
 
     /// One result: a line of text, or with `--json` one object on one line.
-    pub(crate) fn data(
-        &mut self,
-        plain: impl Display,
-        object: &impl Serialize,
-    ) -> Result<(), Failure> {
-        if self.json {
-            self.json_line(object)
-        } else {
-            writeln!(self.stdout, "{plain}").map_err(unwritable)
-        }
+    pub(crate) fn data(&mut self, plain: impl Display, object: &impl Serialize) -> Result<(), Failure> {
+        if self.json { self.json_line(object) } else { writeln!(self.stdout, "{plain}").map_err(unwritable) }
     }
 
     /// One object on one line, whether or not `--json` was given.
     pub(crate) fn json_line(&mut self, object: &impl Serialize) -> Result<(), Failure> {
-        serde_json::to_writer(&mut self.stdout, object)
-            .map_err(|error| unwritable(error.into()))?;
+        serde_json::to_writer(&mut self.stdout, object).map_err(|error| unwritable(error.into()))?;
         self.stdout.write_all(b"\n").map_err(unwritable)
     }
 
@@ -113,9 +101,5 @@ fn unwritable(error: io::Error) -> Failure {
     if error.kind() == ErrorKind::BrokenPipe {
         return Failure::new(Code::BrokenPipe, error, "");
     }
-    Failure::new(
-        Code::Output,
-        format!("standard output cannot be written: {error}"),
-        "check where it is redirected to",
-    )
+    Failure::new(Code::Output, format!("standard output cannot be written: {error}"), "check where it is redirected to")
 }

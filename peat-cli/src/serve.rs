@@ -37,10 +37,7 @@ pub(crate) fn run(dir: &Path, args: &ServeArgs, output: &mut Output) -> Result<(
         Some(closed) => Ok(closed?),
         None => Err(Failure::new(
             Code::Store,
-            format!(
-                "the store was not closed within {} ms",
-                CLOSE_TIMEOUT.as_millis()
-            ),
+            format!("the store was not closed within {} ms", CLOSE_TIMEOUT.as_millis()),
             "nothing acknowledged is lost; check the disk if this happens again",
         )),
     }
@@ -113,9 +110,5 @@ fn stop_requests(tied: bool) -> Result<mpsc::Receiver<()>, Failure> {
 }
 
 fn no_signals(error: io::Error) -> Failure {
-    Failure::new(
-        Code::Network,
-        format!("signals cannot be received: {error}"),
-        "run the command again",
-    )
+    Failure::new(Code::Network, format!("signals cannot be received: {error}"), "run the command again")
 }

@@ -14,10 +14,7 @@ use crate::failure::{Code, Failure};
 use crate::output::Output;
 
 pub(crate) fn run(dir: &Path, output: &mut Output) -> Result<(), Failure> {
-    let report = Report {
-        dir: dir.display().to_string(),
-        status: read(dir)?,
-    };
+    let report = Report { dir: dir.display().to_string(), status: read(dir)? };
     output.data(&report, &report)
 }
 
@@ -103,17 +100,10 @@ impl fmt::Display for Report {
         let Self { dir, status } = self;
         writeln!(f, "id         {}", status.id)?;
         writeln!(f, "directory  {dir}")?;
-        writeln!(
-            f,
-            "serving    {}",
-            if status.serving { "yes" } else { "no" }
-        )?;
+        writeln!(f, "serving    {}", if status.serving { "yes" } else { "no" })?;
         write!(f, "documents  {}", status.documents)?;
         for (count, what) in [
-            (
-                status.quarantined,
-                "documents that the store could not load",
-            ),
+            (status.quarantined, "documents that the store could not load"),
             (status.store_faults, "store commands that failed"),
             (status.refused, "received changes that were refused"),
         ] {
@@ -123,22 +113,12 @@ impl fmt::Display for Report {
         }
         for peer in &status.peers {
             let state = match peer {
-                Peer {
-                    admitted: false, ..
-                } => "not admitted".to_owned(),
+                Peer { admitted: false, .. } => "not admitted".to_owned(),
                 Peer { level: true, .. } => "level".to_owned(),
                 Peer { behind, .. } => format!("{behind} documents differ"),
             };
-            let Traffic {
-                bytes_sent,
-                bytes_received,
-                ..
-            } = peer.traffic;
-            write!(
-                f,
-                "\npeer       {}  {state}  {bytes_sent} B sent  {bytes_received} B received",
-                peer.id
-            )?;
+            let Traffic { bytes_sent, bytes_received, .. } = peer.traffic;
+            write!(f, "\npeer       {}  {state}  {bytes_sent} B sent  {bytes_received} B received", peer.id)?;
         }
         Ok(())
     }

@@ -45,10 +45,6 @@ fn level(access: &mut Access, args: &SyncArgs) -> Result<Status, Failure> {
     access.call(Request::join(&args.ticket, args.timeout))?;
     match access.call(Request::Status)? {
         Answer::Status(status) => Ok(*status),
-        _ => Err(Failure::new(
-            Code::Busy,
-            "the running `peat serve` gave no status",
-            "run the command again",
-        )),
+        _ => Err(Failure::new(Code::Busy, "the running `peat serve` gave no status", "run the command again")),
     }
 }

@@ -41,12 +41,7 @@ pub(crate) fn announce(
         let path = path.or_else(|| paths.iter().next());
         (path.as_ref().and_then(socket_addr), path.map(|it| it.rtt()))
     };
-    let link = Link {
-        role,
-        reliable: true,
-        binding,
-        rtt,
-    };
+    let link = Link { role, reliable: true, binding, rtt };
     let (wire, outgoing) = port.connected(peer, addr, link);
     Some(run(connection, Arc::new(wire), outgoing))
 }
@@ -117,31 +112,19 @@ struct Grant {
 
 impl Default for Grant {
     fn default() -> Self {
-        Self {
-            limit: STREAM_CREDIT as u64,
-            stop: None,
-        }
+        Self { limit: STREAM_CREDIT as u64, stop: None }
     }
 }
 
 /// Changes the grant of a stream, if it has not ended.
-fn grant(
-    grants: &BTreeMap<StreamId, watch::Sender<Grant>>,
-    stream: StreamId,
-    change: impl FnOnce(&mut Grant),
-) {
+fn grant(grants: &BTreeMap<StreamId, watch::Sender<Grant>>, stream: StreamId, change: impl FnOnce(&mut Grant)) {
     if let Some(sender) = grants.get(&stream) {
         sender.send_modify(change);
     }
 }
 
 /// Hands a stream's bytes to the node as far as they are granted, until it ends, is reset or stopped.
-async fn read(
-    mut stream: RecvStream,
-    id: StreamId,
-    wire: Arc<Wire>,
-    mut grants: watch::Receiver<Grant>,
-) {
+async fn read(mut stream: RecvStream, id: StreamId, wire: Arc<Wire>, mut grants: watch::Receiver<Grant>) {
     // Read into a buffer and copied to size: a chunk taken from QUIC as it is would keep its whole packet alive.
     let mut buffer = vec![0; READ_BYTES];
     let mut total = 0;
@@ -219,9 +202,7 @@ async fn write_lane(
     let mut frame = next().await?;
     let mut stream = connection.open_uni().await?;
     let urgency = i32::try_from(lane.index()).unwrap_or(i32::MAX);
-    stream
-        .set_priority(-urgency)
-        .map_err(|_| WriteError::ClosedStream)?;
+    stream.set_priority(-urgency).map_err(|_| WriteError::ClosedStream)?;
     loop {
         let length = frame.len();
         stream.write_chunk(frame).await?;

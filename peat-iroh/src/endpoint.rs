@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use iroh::address_lookup::{DnsAddressLookup, PkarrPublisher, PkarrResolver};
 use iroh::endpoint::{
-    BindOpts, Builder, Connection, Incoming, NetReportConfig, PortmapperConfig,
-    QuicTransportConfig, presets,
+    BindOpts, Builder, Connection, Incoming, NetReportConfig, PortmapperConfig, QuicTransportConfig, presets,
 };
 use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMode, RelayUrl, SecretKey, Watcher};
 use peat_node::PeerId;
@@ -50,6 +49,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Time that connections have to say farewell with the core's own codes once the node has closed.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// Time that iroh has to find the machine's addresses before the endpoint is used without them.
+const INTERFACES: Duration = Duration::from_secs(2);
+
 /// Binds as the options say, with the node's key.
 pub(crate) async fn bind(port: &Port, options: &Options) -> Result<Endpoint, BindError> {
     let mut builder = Endpoint::builder(presets::Minimal)
@@ -74,14 +76,23 @@ pub(crate) async fn bind(port: &Port, options: &Options) -> Result<Endpoint, Bin
     bound.map_err(|error| BindError::Endpoint(format!("{error:#}")))
 }
 
+/// Says where the endpoint listens. Behind a wildcard address that is known only once the interfaces have been looked at.
+pub(crate) async fn announce(endpoint: &Endpoint, port: &Port) {
+    let mut watcher = endpoint.watch_addr();
+    let mut addrs = reachable(endpoint, &watcher.get());
+    let found = async {
+        while addrs.is_empty() {
+            let Ok(addr) = watcher.updated().await else { return };
+            addrs = reachable(endpoint, &addr);
+        }
+    };
+    let _ = timeout(INTERFACES, found).await;
+    port.listening(addrs);
+}
+
 /// Does what the port asks and announces what arrives, until `stopped` resolves or the node closes; then closes the
 /// endpoint and waits for all its tasks.
-pub(crate) async fn serve(
-    endpoint: Endpoint,
-    port: Port,
-    options: Options,
-    mut stopped: oneshot::Receiver<()>,
-) {
+pub(crate) async fn serve(endpoint: Endpoint, port: Port, options: Options, mut stopped: oneshot::Receiver<()>) {
     let limit = options.handshake_timeout;
     let mut watcher = endpoint.watch_addr();
     port.listening(reachable(&endpoint, &watcher.get()));
@@ -163,8 +174,7 @@ fn admit(
     }
     Some(async move {
         let accepted = timeout(limit, incoming).await.ok()?;
-        let accepted =
-            accepted.inspect_err(|error| debug!("a caller's handshake failed: {error:#}"));
+        let accepted = accepted.inspect_err(|error| debug!("a caller's handshake failed: {error:#}"));
         accepted.ok()
     })
 }
@@ -209,15 +219,10 @@ fn relay_mode(relay: &Relay) -> Result<RelayMode, BindError> {
 
 fn listen(builder: Builder, addrs: &[SocketAddr]) -> Result<Builder, BindError> {
     let everywhere = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
-    addrs
-        .iter()
-        .try_fold(builder.clear_ip_transports(), |builder, &addr| {
-            let opts = BindOpts::default().set_is_required(addr != everywhere);
-            builder
-                .bind_addr_with_opts(addr, opts)
-                .map_err(|error| BindError::Listen {
-                    addr,
-                    reason: format!("{error:#}"),
-                })
-        })
+    addrs.iter().try_fold(builder.clear_ip_transports(), |builder, &addr| {
+        let opts = BindOpts::default().set_is_required(addr != everywhere);
+        builder
+            .bind_addr_with_opts(addr, opts)
+            .map_err(|error| BindError::Listen { addr, reason: format!("{error:#}") })
+    })
 }

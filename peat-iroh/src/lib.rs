@@ -86,10 +86,7 @@ pub enum BindError {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            listen: vec![
-                (Ipv4Addr::UNSPECIFIED, 0).into(),
-                (Ipv6Addr::UNSPECIFIED, 0).into(),
-            ],
+            listen: vec![(Ipv4Addr::UNSPECIFIED, 0).into(), (Ipv6Addr::UNSPECIFIED, 0).into()],
             relay: Relay::Off,
             lookup: false,
             port_mapper: false,
@@ -100,19 +97,17 @@ impl Default for Options {
 }
 
 impl Iroh {
-    /// Serves `port` on the tokio runtime that this is called on, until closed or until the node closes.
+    /// Serves `port` on the tokio runtime that this is called on, until closed or until the node closes. When this
+    /// returns, the node's tickets carry the endpoint's addresses.
     ///
     /// # Errors
     /// [`BindError`] says which option or resource is at fault.
     pub async fn bind(port: Port, options: Options) -> Result<Self, BindError> {
         let endpoint = endpoint::bind(&port, &options).await?;
+        endpoint::announce(&endpoint, &port).await;
         let (stop, stopped) = oneshot::channel();
         let (closing, closed) = oneshot::channel();
-        let iroh = Self {
-            addrs: endpoint.bound_sockets(),
-            stop,
-            closed,
-        };
+        let iroh = Self { addrs: endpoint.bound_sockets(), stop, closed };
         tokio::spawn(async move {
             endpoint::serve(endpoint, port, options, stopped).await;
             drop(closing);
@@ -146,9 +141,7 @@ impl Iroh {
             drop(runtime);
             drop(closing);
         })?;
-        bound
-            .recv()
-            .map_err(|_| std::io::Error::other("the thread died"))?
+        bound.recv().map_err(|_| std::io::Error::other("the thread died"))?
     }
 
     /// The addresses of the sockets, with the ports that the system chose.

@@ -40,18 +40,14 @@ impl Client {
         thread::spawn(move || {
             loop {
                 let answer = line::read(&mut from);
-                let answer =
-                    answer.and_then(|answer| answer.ok_or_else(|| ErrorKind::UnexpectedEof.into()));
+                let answer = answer.and_then(|answer| answer.ok_or_else(|| ErrorKind::UnexpectedEof.into()));
                 let last = answer.is_err();
                 if to_us.send(answer).is_err() || last {
                     return;
                 }
             }
         });
-        Ok(Some(Self {
-            requests: BufWriter::new(stream),
-            answers,
-        }))
+        Ok(Some(Self { requests: BufWriter::new(stream), answers }))
     }
 
     pub(crate) fn send(&mut self, request: &Request) -> Result<(), Failure> {
@@ -75,13 +71,11 @@ fn lost(error: &io::Error) -> Failure {
             "the document is too large for the control socket",
             "stop `peat serve` and run the command again",
         ),
-        ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => {
-            Failure::new(
-                Code::Closed,
-                "the running `peat serve` ended before it answered",
-                "see what is there with `peat get`, and run the command again",
-            )
-        }
+        ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => Failure::new(
+            Code::Closed,
+            "the running `peat serve` ended before it answered",
+            "see what is there with `peat get`, and run the command again",
+        ),
         ErrorKind::PermissionDenied => Failure::new(
             Code::Locked,
             "the running `peat serve` belongs to another user",

@@ -41,11 +41,7 @@ fn read_bounded(from: &mut impl BufRead, line: &mut Vec<u8>, max: usize) -> io::
             Err(error) => return Err(error),
         };
         if available.is_empty() {
-            return if line.is_empty() {
-                Ok(false)
-            } else {
-                Err(ErrorKind::UnexpectedEof.into())
-            };
+            return if line.is_empty() { Ok(false) } else { Err(ErrorKind::UnexpectedEof.into()) };
         }
         let end = available.iter().position(|byte| *byte == b'\n');
         let (part, used) = match end {
@@ -83,10 +79,7 @@ mod tests {
     #[test]
     fn lines_are_found_whatever_the_buffer() {
         let found = lines(b"one\n\ntwo three\n", 9).expect("within the bound");
-        assert_eq!(
-            found,
-            [b"one".to_vec(), b"".to_vec(), b"two three".to_vec()]
-        );
+        assert_eq!(found, [b"one".to_vec(), b"".to_vec(), b"two three".to_vec()]);
     }
 
     #[test]

@@ -26,20 +26,16 @@ impl Server {
     pub(crate) fn start(dir: &Path, node: &Node) -> io::Result<Self> {
         let listener = socket::listen(dir)?;
         let node = node.clone();
-        thread::Builder::new()
-            .name("control".to_owned())
-            .spawn(move || {
-                let places = Arc::new(());
-                for stream in listener.incoming() {
-                    match stream {
-                        Ok(stream) => admit(stream, &node, &places),
-                        Err(error) => tracing::warn!(%error, "a command could not connect"),
-                    }
+        thread::Builder::new().name("control".to_owned()).spawn(move || {
+            let places = Arc::new(());
+            for stream in listener.incoming() {
+                match stream {
+                    Ok(stream) => admit(stream, &node, &places),
+                    Err(error) => tracing::warn!(%error, "a command could not connect"),
                 }
-            })?;
-        Ok(Self {
-            dir: dir.to_owned(),
-        })
+            }
+        })?;
+        Ok(Self { dir: dir.to_owned() })
     }
 }
 
@@ -65,14 +61,12 @@ fn admit(mut stream: Stream, node: &Node, places: &Arc<()>) {
         return;
     }
     let (node, place) = (node.clone(), Arc::clone(places));
-    let spawned = thread::Builder::new()
-        .name("command".to_owned())
-        .spawn(move || {
-            if let Err(error) = converse(stream, &node) {
-                tracing::debug!(%error, "a command went away");
-            }
-            drop(place);
-        });
+    let spawned = thread::Builder::new().name("command".to_owned()).spawn(move || {
+        if let Err(error) = converse(stream, &node) {
+            tracing::debug!(%error, "a command went away");
+        }
+        drop(place);
+    });
     if let Err(error) = spawned {
         tracing::warn!(%error, "a command could not be served");
     }
@@ -82,19 +76,13 @@ fn admit(mut stream: Stream, node: &Node, places: &Arc<()>) {
 fn converse(stream: Stream, node: &Node) -> io::Result<()> {
     let mut from = BufReader::new(stream.try_clone()?);
     let (under_way, next) = mpsc::sync_channel::<Started>(MAX_IN_FLIGHT);
-    let answering = thread::Builder::new()
-        .name("answers".to_owned())
-        .spawn(move || answer(stream, &next))?;
+    let answering = thread::Builder::new().name("answers".to_owned()).spawn(move || answer(stream, &next))?;
     let ended = loop {
         let started = match line::read::<Request>(&mut from) {
             Ok(Some(request)) => start(node, request),
             Ok(None) => break Ok(()),
             Err(error) if error.kind() == ErrorKind::InvalidData => {
-                let failure = Failure::new(
-                    Code::Usage,
-                    format!("not a request: {error}"),
-                    "update peat",
-                );
+                let failure = Failure::new(Code::Usage, format!("not a request: {error}"), "update peat");
                 Box::new(move || Err(failure))
             }
             Err(error) => break Err(error),
@@ -104,9 +92,7 @@ fn converse(stream: Stream, node: &Node) -> io::Result<()> {
         }
     };
     drop(under_way);
-    let answered = answering
-        .join()
-        .unwrap_or_else(|_| Err(ErrorKind::Other.into()));
+    let answered = answering.join().unwrap_or_else(|_| Err(ErrorKind::Other.into()));
     ended.and(answered)
 }
 

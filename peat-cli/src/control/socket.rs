@@ -17,15 +17,9 @@ const NAME: &str = "control.sock";
 /// another user could connect.
 pub(super) fn listen(dir: &Path) -> io::Result<Listener> {
     let short = Short::of(dir)?;
-    let private = tempfile::Builder::new()
-        .prefix(".control")
-        .permissions(Permissions::from_mode(0o700))
-        .tempdir_in(dir)?;
-    let name = private
-        .path()
-        .file_name()
-        .map(PathBuf::from)
-        .unwrap_or_default();
+    let private =
+        tempfile::Builder::new().prefix(".control").permissions(Permissions::from_mode(0o700)).tempdir_in(dir)?;
+    let name = private.path().file_name().map(PathBuf::from).unwrap_or_default();
     let fresh = name.join(NAME);
     let listener = UnixListener::bind(short.path(&fresh))?;
     fs::set_permissions(dir.join(&fresh), Permissions::from_mode(0o600))?;
@@ -36,14 +30,11 @@ pub(super) fn listen(dir: &Path) -> io::Result<Listener> {
 /// Connects to whoever listens in `dir`; `None` if nobody does.
 pub(super) fn connect(dir: &Path) -> io::Result<Option<Stream>> {
     use io::ErrorKind::{ConnectionRefused, NotADirectory, NotFound};
-    let connected =
-        Short::of(dir).and_then(|short| UnixStream::connect(short.path(Path::new(NAME))));
+    let connected = Short::of(dir).and_then(|short| UnixStream::connect(short.path(Path::new(NAME))));
     match connected {
         Ok(stream) => Ok(Some(stream)),
         // A socket that nobody listens on was left by a process that was killed.
-        Err(error) if matches!(error.kind(), NotFound | ConnectionRefused | NotADirectory) => {
-            Ok(None)
-        }
+        Err(error) if matches!(error.kind(), NotFound | ConnectionRefused | NotADirectory) => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -67,10 +58,7 @@ impl Short {
 
     fn of(dir: &Path) -> io::Result<Self> {
         if dir.as_os_str().len() <= Self::MAX {
-            return Ok(Self {
-                base: dir.to_owned(),
-                _dir: None,
-            });
+            return Ok(Self { base: dir.to_owned(), _dir: None });
         }
         Self::by_descriptor(dir)
     }
@@ -80,10 +68,7 @@ impl Short {
         use std::os::fd::AsRawFd;
         let open = File::open(dir)?;
         let base = PathBuf::from(format!("/proc/self/fd/{}", open.as_raw_fd()));
-        Ok(Self {
-            base,
-            _dir: Some(open),
-        })
+        Ok(Self { base, _dir: Some(open) })
     }
 
     #[cfg(not(target_os = "linux"))]
@@ -109,15 +94,9 @@ mod tests {
     use std::io::{Read, Write};
 
     fn round_trip(dir: &Path) {
-        assert!(
-            connect(dir).expect("no error").is_none(),
-            "nobody listens yet"
-        );
+        assert!(connect(dir).expect("no error").is_none(), "nobody listens yet");
         let listener = listen(dir).expect("listens");
-        let mode = fs::metadata(dir.join(NAME))
-            .expect("is there")
-            .permissions()
-            .mode();
+        let mode = fs::metadata(dir.join(NAME)).expect("is there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let mut client = connect(dir).expect("no error").expect("connected");
         let (mut server, _) = listener.accept().expect("accepted");
@@ -131,11 +110,7 @@ mod tests {
     fn a_socket_is_private_and_reachable() {
         let dir = tempfile::tempdir().expect("temporary directory");
         round_trip(dir.path());
-        let left: Vec<_> = fs::read_dir(dir.path())
-            .expect("readable")
-            .flatten()
-            .map(|e| e.file_name())
-            .collect();
+        let left: Vec<_> = fs::read_dir(dir.path()).expect("readable").flatten().map(|e| e.file_name()).collect();
         assert_eq!(left, [NAME], "nothing else is left behind");
     }
 

@@ -32,11 +32,7 @@ struct Held {
 impl Comparison {
     pub(super) fn of(a: &Path, b: &Path) -> Result<Self, Failure> {
         let (a, mut b) = (read(a)?, read(b)?);
-        let mut found = Self {
-            documents: 0,
-            updates: 0,
-            unequal: Vec::new(),
-        };
+        let mut found = Self { documents: 0, updates: 0, unequal: Vec::new() };
         for (doc, in_a) in &a {
             let Some(in_b) = b.remove(doc) else {
                 found.unequal.push(doc.to_string());
@@ -48,9 +44,7 @@ impl Comparison {
                 found.unequal.push(doc.to_string());
             }
         }
-        found
-            .unequal
-            .extend(b.into_keys().map(|doc| doc.to_string()));
+        found.unequal.extend(b.into_keys().map(|doc| doc.to_string()));
         Ok(found)
     }
 }
@@ -74,28 +68,12 @@ fn read(dir: &Path) -> Result<BTreeMap<DocId, Held>, Failure> {
         let saved = node.export(&doc).wait()?.ok_or_else(gone)?;
         let content = node.get(&doc).wait()?.ok_or_else(gone)?;
         let automerge = Automerge::load(&saved).map_err(|error| {
-            Failure::new(
-                Code::Document,
-                format!("{doc} cannot be read: {error}"),
-                "please report this",
-            )
+            Failure::new(Code::Document, format!("{doc} cannot be read: {error}"), "please report this")
         })?;
         let mut heads = automerge.get_heads();
         heads.sort_unstable();
-        let changes = automerge
-            .get_changes(&[])
-            .iter()
-            .map(|change| change.hash())
-            .collect();
-        documents.insert(
-            doc,
-            Held {
-                listing,
-                heads,
-                changes,
-                content,
-            },
-        );
+        let changes = automerge.get_changes(&[]).iter().map(|change| change.hash()).collect();
+        documents.insert(doc, Held { listing, heads, changes, content });
     }
     node.close().wait()?;
     Ok(documents)

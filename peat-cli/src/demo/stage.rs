@@ -50,16 +50,9 @@ struct Serving {
 
 impl Stage {
     pub(super) fn new() -> Result<Self, Failure> {
-        let stores = tempfile::Builder::new()
-            .prefix("peat-demo-")
-            .tempdir()
-            .map_err(|error| {
-                Failure::new(
-                    Code::Store,
-                    format!("no temporary directory: {error}"),
-                    "free some space, or set TMPDIR",
-                )
-            })?;
+        let stores = tempfile::Builder::new().prefix("peat-demo-").tempdir().map_err(|error| {
+            Failure::new(Code::Store, format!("no temporary directory: {error}"), "free some space, or set TMPDIR")
+        })?;
         let children = Arc::new(Mutex::new(Vec::new()));
         let interrupted = Arc::new(AtomicBool::new(false));
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
@@ -73,23 +66,14 @@ impl Stage {
                 kill_all(&to_kill);
             }
         });
-        Ok(Self {
-            stores,
-            children,
-            interrupted,
-            signals: handle,
-        })
+        Ok(Self { stores, children, interrupted, signals: handle })
     }
 
     /// Runs the demo; a failure that a signal brought about is reported as that.
     pub(super) fn guard<T>(&self, play: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
         let played = play();
         if self.interrupted.load(Ordering::SeqCst) {
-            return Err(Failure::new(
-                Code::Interrupted,
-                "interrupted",
-                "nothing is left behind; run it again",
-            ));
+            return Err(Failure::new(Code::Interrupted, "interrupted", "nothing is left behind; run it again"));
         }
         played
     }
@@ -97,33 +81,22 @@ impl Stage {
     /// Starts a `peat serve` on a fresh store and waits until it serves.
     pub(super) fn serve(&self, name: &str, join: Option<&str>) -> Result<Process, Failure> {
         let dir = self.stores.path().join(name);
-        let program = env::current_exe()
-            .map_err(|error| broken(format!("this program is not found: {error}")))?;
+        let program = env::current_exe().map_err(|error| broken(format!("this program is not found: {error}")))?;
         let mut command = Command::new(program);
-        command.arg("--dir").arg(&dir).args([
-            "--json",
-            "serve",
-            "--tied",
-            "--listen",
-            "127.0.0.1:0",
-        ]);
+        command.arg("--dir").arg(&dir).args(["--json", "serve", "--tied", "--listen", "127.0.0.1:0"]);
         if let Some(ticket) = join {
             command.args(["--join", ticket]);
         }
         // A group of its own: Ctrl-C reaches the demo first, which then decides.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let (pid, stdout) = {
             let mut children = lock(&self.children);
             if self.interrupted.load(Ordering::SeqCst) {
                 return Err(broken("interrupted".to_owned()));
             }
             let spawned = command.spawn();
-            let mut child =
-                spawned.map_err(|error| broken(format!("`peat serve` does not start: {error}")))?;
+            let mut child = spawned.map_err(|error| broken(format!("`peat serve` does not start: {error}")))?;
             let (pid, stdout) = (child.id(), child.stdout.take());
             children.push(child);
             (pid, stdout)
@@ -132,14 +105,7 @@ impl Stage {
         let serving: Serving = serde_json::from_str(&line)
             .map_err(|_| broken("`peat serve` ended before it could be reached".to_owned()))?;
         let children = Arc::clone(&self.children);
-        Ok(Process {
-            id: serving.id,
-            ticket: serving.ticket,
-            dir,
-            pid,
-            ended,
-            children,
-        })
+        Ok(Process { id: serving.id, ticket: serving.ticket, dir, pid, ended, children })
     }
 }
 
@@ -154,35 +120,22 @@ impl Process {
     /// A way to this node, over its socket.
     pub(super) fn access(&self) -> Result<Access, Failure> {
         let access = Access::to(&self.dir)?;
-        if access.is_serving() {
-            Ok(access)
-        } else {
-            Err(broken(format!("node {} has ended", self.id)))
-        }
+        if access.is_serving() { Ok(access) } else { Err(broken(format!("node {} has ended", self.id))) }
     }
 
     /// Asks the process to end, waits for that, and returns its store.
     pub(super) fn stop(self) -> Result<PathBuf, Failure> {
         let gone = || broken(format!("node {} has ended", self.id));
         let mut children = lock(&self.children);
-        let child = children
-            .iter_mut()
-            .find(|child| child.id() == self.pid)
-            .ok_or_else(gone)?;
+        let child = children.iter_mut().find(|child| child.id() == self.pid).ok_or_else(gone)?;
         // It is tied to us by its standard input.
         drop(child.stdin.take());
         drop(children);
         if self.ended.recv_timeout(STOP_TIMEOUT) == Err(RecvTimeoutError::Timeout) {
-            return Err(broken(format!(
-                "node {} did not end within {STOP_TIMEOUT:?}",
-                self.id
-            )));
+            return Err(broken(format!("node {} did not end within {STOP_TIMEOUT:?}", self.id)));
         }
         let mut children = lock(&self.children);
-        let place = children
-            .iter()
-            .position(|child| child.id() == self.pid)
-            .ok_or_else(gone)?;
+        let place = children.iter().position(|child| child.id() == self.pid).ok_or_else(gone)?;
         match children.swap_remove(place).wait() {
             Ok(status) if status.success() => Ok(self.dir),
             Ok(status) => Err(broken(format!("node {} ended with {status}", self.id))),
@@ -207,9 +160,7 @@ fn follow(stdout: Option<impl Read + Send + 'static>) -> Result<(String, Receive
     });
     match told.recv_timeout(START_TIMEOUT) {
         Ok(line) => Ok((line, ended)),
-        Err(_) => Err(broken(format!(
-            "`peat serve` did not start within {START_TIMEOUT:?}"
-        ))),
+        Err(_) => Err(broken(format!("`peat serve` did not start within {START_TIMEOUT:?}"))),
     }
 }
 
@@ -225,9 +176,5 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn broken(message: String) -> Failure {
-    Failure::new(
-        Code::Closed,
-        message,
-        "run the demo again, with PEAT_LOG=debug to see more",
-    )
+    Failure::new(Code::Closed, message, "run the demo again, with PEAT_LOG=debug to see more")
 }

@@ -33,24 +33,15 @@ pub(crate) fn csv<R: Read>(
 ) -> Result<impl Iterator<Item = Row> + use<R>, Failure> {
     let (bounded, since) = Bounded::new(source);
     let mut reader = csv::ReaderBuilder::new().from_reader(bounded);
-    let header = reader
-        .headers()
-        .map_err(|error| bad_header(format!("the header cannot be read: {error}")))?
-        .clone();
+    let header = reader.headers().map_err(|error| bad_header(format!("the header cannot be read: {error}")))?.clone();
     let names: Vec<String> = header.iter().map(str::to_owned).collect();
-    if let Some(twice) = names
-        .iter()
-        .enumerate()
-        .find_map(|(n, name)| names.iter().take(n).find(|one| *one == name))
-    {
+    if let Some(twice) = names.iter().enumerate().find_map(|(n, name)| names.iter().take(n).find(|one| *one == name)) {
         return Err(bad_header(format!("the column {twice:?} is there twice")));
     }
-    let key_column = names.iter().position(|name| name == key).ok_or_else(|| {
-        bad_header(format!(
-            "there is no column {key:?}; the columns are {}",
-            names.join(", ")
-        ))
-    })?;
+    let key_column = names
+        .iter()
+        .position(|name| name == key)
+        .ok_or_else(|| bad_header(format!("there is no column {key:?}; the columns are {}", names.join(", "))))?;
     let collection = collection.to_owned();
     let mut record = csv::ByteRecord::new();
     let mut ended = false;
@@ -68,29 +59,16 @@ pub(crate) fn csv<R: Read>(
                 Err(failure)
             }
         };
-        let line = record
-            .position()
-            .or_else(|| Some(reader.position()))
-            .map_or(0, csv::Position::line);
-        Some(Row {
-            line,
-            bytes: record.as_slice().len(),
-            request,
-        })
+        let line = record.position().or_else(|| Some(reader.position())).map_or(0, csv::Position::line);
+        Some(Row { line, bytes: record.as_slice().len(), request })
     }))
 }
 
-fn fields(
-    record: &csv::ByteRecord,
-    names: &[String],
-    collection: &str,
-    key_column: usize,
-) -> Result<Request, Failure> {
+fn fields(record: &csv::ByteRecord, names: &[String], collection: &str, key_column: usize) -> Result<Request, Failure> {
     let mut key = None;
     let mut fields = Vec::with_capacity(names.len());
     for (column, (bytes, name)) in record.iter().zip(names).enumerate() {
-        let text = std::str::from_utf8(bytes)
-            .map_err(|_| bad_row(format!("the column {name:?} is not UTF-8")))?;
+        let text = std::str::from_utf8(bytes).map_err(|_| bad_row(format!("the column {name:?} is not UTF-8")))?;
         let cell = if column == key_column {
             key = Some(document(collection, text)?);
             Cell::Text(text.to_owned())
@@ -124,26 +102,20 @@ fn cell(text: &str) -> Cell {
     if let Ok(number) = text.parse() {
         return Cell::Int(number);
     }
-    text.parse()
-        .map_or_else(|_| Cell::Text(text.to_owned()), Cell::Uint)
+    text.parse().map_or_else(|_| Cell::Text(text.to_owned()), Cell::Uint)
 }
 
 /// `-?(0|[1-9][0-9]*)(\.[0-9]+)?`
 fn is_plain_number(text: &str) -> bool {
     let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     let text = text.strip_prefix('-').unwrap_or(text);
-    let (whole, fraction) = text
-        .split_once('.')
-        .map_or((text, None), |(whole, fraction)| (whole, Some(fraction)));
+    let (whole, fraction) = text.split_once('.').map_or((text, None), |(whole, fraction)| (whole, Some(fraction)));
     digits(whole) && (whole == "0" || !whole.starts_with('0')) && fraction.is_none_or(digits)
 }
 
 /// The lines of a file of JSON objects. With a place each replaces the document `collection:<key field>`; without one
 /// each is `{"key": ..., "value": ...}`. Empty lines are skipped.
-pub(crate) fn json_lines<R: Read>(
-    source: R,
-    place: Option<(&str, &str)>,
-) -> impl Iterator<Item = Row> + use<R> {
+pub(crate) fn json_lines<R: Read>(source: R, place: Option<(&str, &str)>) -> impl Iterator<Item = Row> + use<R> {
     let place = place.map(|(collection, key)| (collection.to_owned(), key.to_owned()));
     let (bounded, since) = Bounded::new(source);
     let mut source = BufReader::new(bounded);
@@ -167,67 +139,48 @@ pub(crate) fn json_lines<R: Read>(
                     Err(cut_short(&error))
                 }
             };
-            return Some(Row {
-                line,
-                bytes: bytes.len(),
-                request,
-            });
+            return Some(Row { line, bytes: bytes.len(), request });
         }
     })
 }
 
 fn object(line: &[u8], place: Option<&(String, String)>) -> Result<Request, Failure> {
-    let value: Value =
-        serde_json::from_slice(line).map_err(|error| bad_row(format!("not JSON: {error}")))?;
+    let value: Value = serde_json::from_slice(line).map_err(|error| bad_row(format!("not JSON: {error}")))?;
     let Value::Object(mut object) = value else {
         return Err(bad_row("not a JSON object".to_owned()));
     };
     let Some((collection, key)) = place else {
-        let (Some(Value::String(key)), Some(value)) =
-            (object.remove("key"), object.remove("value"))
-        else {
-            return Err(bad_row(
-                "not of the form {\"key\": ..., \"value\": ...}".to_owned(),
-            ));
+        let (Some(Value::String(key)), Some(value)) = (object.remove("key"), object.remove("value")) else {
+            return Err(bad_row("not of the form {\"key\": ..., \"value\": ...}".to_owned()));
         };
         let key = DocId::new(&key).map_err(|error| bad_row(error.to_string()))?;
         if !value.is_object() {
             return Err(bad_row("the value is not a JSON object".to_owned()));
         }
-        return Ok(Request::Put {
-            key: key.to_string(),
-            value,
-        });
+        return Ok(Request::Put { key: key.to_string(), value });
     };
     let id = match object.get(key) {
         Some(Value::String(id)) => id.clone(),
         Some(Value::Number(id)) => id.to_string(),
         Some(_) => {
-            return Err(bad_row(format!(
-                "the field {key:?} is neither text nor a number"
-            )));
+            return Err(bad_row(format!("the field {key:?} is neither text nor a number")));
         }
         None => return Err(bad_row(format!("there is no field {key:?}"))),
     };
-    Ok(Request::Put {
-        key: document(collection, &id)?,
-        value: Value::Object(object),
-    })
+    Ok(Request::Put { key: document(collection, &id)?, value: Value::Object(object) })
 }
 
 fn document(collection: &str, id: &str) -> Result<String, Failure> {
     let key = format!("{collection}:{id}");
-    DocId::new(&key)
-        .map(|_| key)
-        .map_err(|error| bad_row(error.to_string()))
+    DocId::new(&key).map(|_| key).map_err(|error| bad_row(error.to_string()))
 }
 
 fn unreadable(error: csv::Error) -> Failure {
     match error.into_kind() {
         csv::ErrorKind::Io(error) => cut_short(&error),
-        csv::ErrorKind::UnequalLengths {
-            expected_len, len, ..
-        } => bad_row(format!("{len} cells where the header has {expected_len}")),
+        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+            bad_row(format!("{len} cells where the header has {expected_len}"))
+        }
         other => bad_row(format!("{other:?}")),
     }
 }
@@ -241,19 +194,11 @@ fn cut_short(error: &io::Error) -> Failure {
 }
 
 fn bad_header(message: String) -> Failure {
-    Failure::new(
-        Code::BadFile,
-        message,
-        "the first line of a CSV file names its columns; choose one with --key",
-    )
+    Failure::new(Code::BadFile, message, "the first line of a CSV file names its columns; choose one with --key")
 }
 
 fn bad_row(message: String) -> Failure {
-    Failure::new(
-        Code::BadRow,
-        message,
-        "mend the row and import the file again",
-    )
+    Failure::new(Code::BadRow, message, "mend the row and import the file again")
 }
 
 /// A reader that fails once more than [`MAX_ROW`] bytes were read since the count was last set to zero.
@@ -265,13 +210,7 @@ struct Bounded<R> {
 impl<R: Read> Bounded<R> {
     fn new(source: R) -> (Self, Rc<Shared<u64>>) {
         let since = Rc::new(Shared::new(0));
-        (
-            Self {
-                source,
-                since: Rc::clone(&since),
-            },
-            since,
-        )
+        (Self { source, since: Rc::clone(&since) }, since)
     }
 }
 
@@ -293,8 +232,7 @@ mod tests {
     use serde_json::json;
 
     fn outcomes(rows: impl Iterator<Item = Row>) -> Vec<(u64, Result<Request, String>)> {
-        rows.map(|row| (row.line, row.request.map_err(|failure| failure.message)))
-            .collect()
+        rows.map(|row| (row.line, row.request.map_err(|failure| failure.message))).collect()
     }
 
     #[test]
@@ -327,14 +265,8 @@ mod tests {
         let file = b"id,n\na,1\nb\n\"c\nd\",2\n\xff,3\ne,4\n,5\n";
         let rows = outcomes(csv(file.as_slice(), "t", "id").expect("a header"));
         let set = |key: &str, id: &str, n| {
-            let fields = vec![
-                ("id".to_owned(), Cell::Text(id.to_owned())),
-                ("n".to_owned(), Cell::Int(n)),
-            ];
-            Ok(Request::Set {
-                key: key.to_owned(),
-                fields,
-            })
+            let fields = vec![("id".to_owned(), Cell::Text(id.to_owned())), ("n".to_owned(), Cell::Int(n))];
+            Ok(Request::Set { key: key.to_owned(), fields })
         };
         assert_eq!(
             rows,
@@ -361,20 +293,11 @@ mod tests {
     fn a_bad_json_line_is_named_by_its_line_and_the_rest_is_read() {
         let file = b"{\"id\":\"a\",\"n\":1}\n\n{\"id\":\n[1]\n{\"n\":1}\n{\"id\":7}";
         let rows = outcomes(json_lines(file.as_slice(), Some(("t", "id"))));
-        let lines: Vec<_> = rows
-            .iter()
-            .map(|(line, request)| (*line, request.is_ok()))
-            .collect();
-        assert_eq!(
-            lines,
-            [(1, true), (3, false), (4, false), (5, false), (6, true)]
-        );
+        let lines: Vec<_> = rows.iter().map(|(line, request)| (*line, request.is_ok())).collect();
+        assert_eq!(lines, [(1, true), (3, false), (4, false), (5, false), (6, true)]);
         assert_eq!(
             rows.last().map(|(_, request)| request.clone()),
-            Some(Ok(Request::Put {
-                key: "t:7".to_owned(),
-                value: json!({"id": 7})
-            }))
+            Some(Ok(Request::Put { key: "t:7".to_owned(), value: json!({"id": 7}) }))
         );
     }
 
@@ -382,10 +305,7 @@ mod tests {
     fn lines_that_name_their_key_need_no_arguments() {
         let file = b"{\"key\":\"t:a\",\"value\":{\"n\":1}}\n{\"key\":\"nocolon\",\"value\":{}}\n{\"key\":\"t:b\",\"value\":1}\n";
         let rows = outcomes(json_lines(file.as_slice(), None));
-        assert!(
-            matches!(rows.as_slice(), [(1, Ok(_)), (2, Err(_)), (3, Err(_))]),
-            "{rows:?}"
-        );
+        assert!(matches!(rows.as_slice(), [(1, Ok(_)), (2, Err(_)), (3, Err(_))]), "{rows:?}");
     }
 
     #[test]

@@ -25,17 +25,10 @@ pub(super) fn open(path: &Path) -> Result<Box<dyn Read>, Failure> {
 pub(super) fn unpacked(mut source: impl Read + 'static) -> io::Result<Box<dyn Read>> {
     const GZIP: [u8; 2] = [0x1f, 0x8b];
     let mut start = Vec::new();
-    source
-        .by_ref()
-        .take(GZIP.len() as u64)
-        .read_to_end(&mut start)?;
+    source.by_ref().take(GZIP.len() as u64).read_to_end(&mut start)?;
     let is_gzip = start == GZIP;
     let mut start = Cursor::new(start);
     start.rewind()?;
     let whole = BufReader::with_capacity(64 << 10, start.chain(source));
-    Ok(if is_gzip {
-        Box::new(MultiGzDecoder::new(whole))
-    } else {
-        Box::new(whole)
-    })
+    Ok(if is_gzip { Box::new(MultiGzDecoder::new(whole)) } else { Box::new(whole) })
 }

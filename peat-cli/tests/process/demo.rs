@@ -22,10 +22,7 @@ fn the_demo_converges_and_leaves_nothing_behind() {
     assert_eq!(report["documents"], 50);
     assert_eq!(report["updates"], 18_683 + 200);
     for count in ["frames", "bytes_sent", "bytes_received", "elapsed_ms"] {
-        assert!(
-            report[count].as_u64().is_some_and(|count| count > 0),
-            "{count}"
-        );
+        assert!(report[count].as_u64().is_some_and(|count| count > 0), "{count}");
     }
     assert!(started.elapsed() < Duration::from_secs(60));
     assert_eq!(std::fs::read_dir(tmp.path()).expect("readable").count(), 0);

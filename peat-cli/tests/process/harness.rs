@@ -40,21 +40,13 @@ pub(crate) fn peat_json<A: AsRef<OsStr>>(dir: &Path, args: impl IntoIterator<Ite
 
 pub(crate) fn command<A: AsRef<OsStr>>(dir: &Path, args: impl IntoIterator<Item = A>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_peat"));
-    command
-        .env_remove("PEAT_DIR")
-        .env_remove("PEAT_LOG")
-        .arg("--dir")
-        .arg(dir)
-        .args(args);
+    command.env_remove("PEAT_DIR").env_remove("PEAT_LOG").arg("--dir").arg(dir).args(args);
     command
 }
 
 /// Runs a command to its end, or fails the test at the limit.
 pub(crate) fn run(mut command: Command, input: &[u8]) -> Ended {
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = Guard(command.spawn().expect("peat starts"));
     let stdout = collect(child.0.stdout.take().expect("piped"));
     let stderr = collect(child.0.stderr.take().expect("piped"));
@@ -63,11 +55,7 @@ pub(crate) fn run(mut command: Command, input: &[u8]) -> Ended {
     let stdout = stdout.recv_timeout(LIMIT).expect("peat ends in time");
     let stderr = stderr.recv_timeout(LIMIT).expect("peat ends in time");
     let status = child.0.wait().expect("the exit status");
-    Ended {
-        code: status.code(),
-        stdout,
-        stderr: String::from_utf8(stderr).expect("UTF-8"),
-    }
+    Ended { code: status.code(), stdout, stderr: String::from_utf8(stderr).expect("UTF-8") }
 }
 
 fn collect(mut from: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
@@ -110,13 +98,7 @@ impl Ended {
     /// A command that must have failed with this exit code, saying in one line what and in one what to do.
     #[track_caller]
     pub(crate) fn failed(&self, code: i32) -> &Self {
-        assert_eq!(
-            self.code,
-            Some(code),
-            "stdout {:?} stderr {}",
-            self.text(),
-            self.stderr
-        );
+        assert_eq!(self.code, Some(code), "stdout {:?} stderr {}", self.text(), self.stderr);
         let lines: Vec<_> = self.stderr.lines().collect();
         let last_two = lines.len().checked_sub(2).map(|from| &lines[from..]);
         let two = matches!(last_two, Some([what, hint]) if what.starts_with("error: ") && hint.starts_with("hint: "));
@@ -127,21 +109,12 @@ impl Ended {
     /// The error object of a command with `--json` that must have failed with this exit code.
     #[track_caller]
     pub(crate) fn error(&self, code: i32) -> Value {
-        assert_eq!(
-            self.code,
-            Some(code),
-            "stdout {:?} stderr {}",
-            self.text(),
-            self.stderr
-        );
+        assert_eq!(self.code, Some(code), "stdout {:?} stderr {}", self.text(), self.stderr);
         let last = self.stderr.lines().last().expect("an error object");
         let mut object: Value = serde_json::from_str(last).expect("JSON on standard error");
         let error = object["error"].take();
         for field in ["code", "message", "hint"] {
-            assert!(
-                error[field].as_str().is_some_and(|text| !text.is_empty()),
-                "{field} in {last}"
-            );
+            assert!(error[field].as_str().is_some_and(|text| !text.is_empty()), "{field} in {last}");
         }
         assert!(error["retryable"].is_boolean(), "{last}");
         error
@@ -161,11 +134,7 @@ pub(crate) struct Serve {
 /// Starts `peat serve` on loopback and waits until it serves.
 pub(crate) fn serve(dir: &Path, more: &[&str]) -> Serve {
     let mut command = command(dir, ["--json", "serve", "--listen", "127.0.0.1:0"]);
-    command
-        .args(more)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.args(more).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = Guard(command.spawn().expect("peat starts"));
     let mut stdout = BufReader::new(child.0.stdout.take().expect("piped"));
     let stderr = collect(child.0.stderr.take().expect("piped"));
@@ -182,20 +151,10 @@ pub(crate) fn serve(dir: &Path, more: &[&str]) -> Serve {
     let line = told.recv_timeout(LIMIT).expect("peat serve starts in time");
     let Ok(serving) = serde_json::from_str::<Value>(&line) else {
         let stderr = stderr.recv_timeout(LIMIT).expect("it ended");
-        panic!(
-            "peat serve printed {line:?}: {}",
-            String::from_utf8_lossy(&stderr)
-        );
+        panic!("peat serve printed {line:?}: {}", String::from_utf8_lossy(&stderr));
     };
     let text = |field: &str| serving[field].as_str().expect("text").to_owned();
-    Serve {
-        child,
-        id: text("id"),
-        ticket: text("ticket"),
-        dir: dir.to_owned(),
-        ended,
-        stderr,
-    }
+    Serve { child, id: text("id"), ticket: text("ticket"), dir: dir.to_owned(), ended, stderr }
 }
 
 impl Serve {
@@ -206,10 +165,7 @@ impl Serve {
     /// The ticket without its invitation, as a stranger might guess it.
     pub(crate) fn ticket_without_invitation(&self) -> String {
         let mut ticket: Ticket = self.ticket.parse().expect("our own ticket");
-        assert!(
-            ticket.invitation.is_some(),
-            "there is an invitation to cut out"
-        );
+        assert!(ticket.invitation.is_some(), "there is an invitation to cut out");
         ticket.invitation = None;
         ticket.to_string()
     }
@@ -217,14 +173,9 @@ impl Serve {
     /// Sends a signal by name and waits for the end: the status, how long it took, and standard error.
     pub(crate) fn end_by(mut self, signal: &str) -> (ExitStatus, Duration, String) {
         let started = Instant::now();
-        let sent = Command::new("kill")
-            .arg(format!("-{signal}"))
-            .arg(self.child.0.id().to_string())
-            .status();
+        let sent = Command::new("kill").arg(format!("-{signal}")).arg(self.child.0.id().to_string()).status();
         assert!(sent.expect("kill runs").success());
-        self.ended
-            .recv_timeout(LIMIT)
-            .expect("peat serve ends in time");
+        self.ended.recv_timeout(LIMIT).expect("peat serve ends in time");
         let status = self.child.0.wait().expect("the exit status");
         let took = started.elapsed();
         let stderr = self.stderr.recv_timeout(LIMIT).expect("it has ended");

@@ -4,27 +4,16 @@ use snapbox::{Assert, Data};
 
 use crate::harness::{run, temporary};
 
-const COMMANDS: [&str; 12] = [
-    "init", "id", "ticket", "put", "get", "ls", "import", "export", "serve", "sync", "status",
-    "demo",
-];
+const COMMANDS: [&str; 12] =
+    ["init", "id", "ticket", "put", "get", "ls", "import", "export", "serve", "sync", "status", "demo"];
 
 fn check(name: &str, args: &[&str]) {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_peat"));
-    command
-        .args(args)
-        .env("COLUMNS", "100")
-        .env_remove("PEAT_DIR")
-        .current_dir(temporary().path());
+    command.args(args).env("COLUMNS", "100").env_remove("PEAT_DIR").current_dir(temporary().path());
     let printed = run(command, b"");
-    let path = format!(
-        "{}/tests/process/help/{name}.txt",
-        env!("CARGO_MANIFEST_DIR")
-    );
+    let path = format!("{}/tests/process/help/{name}.txt", env!("CARGO_MANIFEST_DIR"));
     let expected = Data::read_from(std::path::Path::new(&path), None);
-    Assert::new()
-        .action_env("SNAPSHOTS")
-        .eq(format!("{}\n", printed.ok()), expected);
+    Assert::new().action_env("SNAPSHOTS").eq(format!("{}\n", printed.ok()), expected);
 }
 
 #[test]

@@ -27,17 +27,7 @@ fn file(dir: &Path, name: &str, content: &[u8]) -> PathBuf {
 }
 
 fn import(dir: &Path, file: &Path) -> Ended {
-    peat(
-        dir,
-        [
-            "import",
-            file.to_str().expect("UTF-8"),
-            "--collection",
-            "t",
-            "--key",
-            "id",
-        ],
-    )
+    peat(dir, ["import", file.to_str().expect("UTF-8"), "--collection", "t", "--key", "id"])
 }
 
 fn get(dir: &Path, key: &str) -> Value {
@@ -48,42 +38,28 @@ fn get(dir: &Path, key: &str) -> Value {
 fn check_csv(dir: &Path, ended: &Ended) {
     ended.failed(7);
     assert_eq!(ended.text(), "5 rows, 3 imported, 2 failed");
-    let lines: Vec<_> = ended
-        .stderr
-        .lines()
-        .take(2)
-        .map(|line| line.split(": ").next().unwrap_or_default())
-        .collect();
+    let lines: Vec<_> = ended.stderr.lines().take(2).map(|line| line.split(": ").next().unwrap_or_default()).collect();
     assert_eq!(lines, ["line 4", "line 5"], "{}", ended.stderr);
     assert_eq!(
         get(dir, "t:a"),
         json!({"id": "a", "name": "Ä 2", "speed": 1.5, "ground": true, "code": "007"}),
         "the last row of a document wins, and an empty cell removes the field"
     );
-    assert_eq!(
-        get(dir, "t:b"),
-        json!({"id": "b", "height": -3, "speed": 2.0, "ground": false, "code": "1e3"})
-    );
+    assert_eq!(get(dir, "t:b"), json!({"id": "b", "height": -3, "speed": 2.0, "ground": false, "code": "1e3"}));
     assert_eq!(peat(dir, ["ls"]).ok(), "t:a\nt:b");
 }
 
 #[test]
 fn csv_rows_become_documents_and_bad_rows_are_named() {
     let (dir, files) = (node(), temporary());
-    check_csv(
-        dir.path(),
-        &import(dir.path(), &file(files.path(), "a.csv", CSV.as_bytes())),
-    );
+    check_csv(dir.path(), &import(dir.path(), &file(files.path(), "a.csv", CSV.as_bytes())));
 }
 
 #[test]
 fn csv_through_a_serve_is_the_same() {
     let (dir, files) = (node(), temporary());
     let serve = serve(dir.path(), &[]);
-    check_csv(
-        dir.path(),
-        &import(dir.path(), &file(files.path(), "a.csv", CSV.as_bytes())),
-    );
+    check_csv(dir.path(), &import(dir.path(), &file(files.path(), "a.csv", CSV.as_bytes())));
     serve.stop();
 }
 
@@ -93,24 +69,9 @@ fn gzip_is_recognised_in_files_and_on_standard_input() {
     packed.write_all(CSV.as_bytes()).expect("packed");
     let packed = packed.finish().expect("packed");
     let (dir, files) = (node(), temporary());
-    check_csv(
-        dir.path(),
-        &import(dir.path(), &file(files.path(), "a.csv.gz", &packed)),
-    );
+    check_csv(dir.path(), &import(dir.path(), &file(files.path(), "a.csv.gz", &packed)));
     let other = node();
-    let from_stdin = command(
-        other.path(),
-        [
-            "import",
-            "-",
-            "--format",
-            "csv",
-            "--collection",
-            "t",
-            "--key",
-            "id",
-        ],
-    );
+    let from_stdin = command(other.path(), ["import", "-", "--format", "csv", "--collection", "t", "--key", "id"]);
     check_csv(other.path(), &run(from_stdin, &packed));
 }
 
@@ -120,10 +81,7 @@ fn importing_a_file_again_changes_nothing() {
     let csv = file(files.path(), "a.csv", b"id,n\na,1\nb,2\n");
     import(dir.path(), &csv).ok();
     let before = peat_json(dir.path(), ["ls"]);
-    assert_eq!(
-        import(dir.path(), &csv).ok(),
-        "2 rows, 2 imported, 0 failed"
-    );
+    assert_eq!(import(dir.path(), &csv).ok(), "2 rows, 2 imported, 0 failed");
     let heads = |ended: &Ended| -> Vec<Value> {
         let entry = |line| serde_json::from_str::<Value>(line).expect("JSON")["heads"].clone();
         ended.ok().lines().map(entry).collect()
@@ -136,10 +94,7 @@ fn a_csv_row_leaves_fields_alone_that_the_file_does_not_have() {
     let (dir, files) = (node(), temporary());
     peat(dir.path(), ["put", "t:a", r#"{"remark":"mine","n":0}"#]).ok();
     import(dir.path(), &file(files.path(), "a.csv", b"id,n\na,1\n")).ok();
-    assert_eq!(
-        get(dir.path(), "t:a"),
-        json!({"remark": "mine", "n": 1, "id": "a"})
-    );
+    assert_eq!(get(dir.path(), "t:a"), json!({"remark": "mine", "n": 1, "id": "a"}));
 }
 
 #[test]
@@ -149,27 +104,14 @@ fn json_lines_replace_documents_and_bad_lines_are_named() {
         let (dir, files) = (node(), temporary());
         let serve = serving.then(|| serve(dir.path(), &[]));
         let path = file(files.path(), "a.jsonl", lines);
-        let args = [
-            "import",
-            path.to_str().expect("UTF-8"),
-            "--collection",
-            "t",
-            "--key",
-            "id",
-        ];
+        let args = ["import", path.to_str().expect("UTF-8"), "--collection", "t", "--key", "id"];
         let ended = peat_json(dir.path(), args);
         assert_eq!(ended.error(7)["code"], "rows_failed");
         let summary: Value = serde_json::from_str(ended.text()).expect("the summary");
         assert_eq!(summary, json!({"rows": 5, "imported": 2, "failed": 3}));
-        let bad: Vec<_> = ended
-            .stderr
-            .lines()
-            .map(|line| serde_json::from_str::<Value>(line).expect("NDJSON"))
-            .collect();
-        let lines: Vec<_> = bad
-            .iter()
-            .filter_map(|error| error["error"]["line"].as_u64())
-            .collect();
+        let bad: Vec<_> =
+            ended.stderr.lines().map(|line| serde_json::from_str::<Value>(line).expect("NDJSON")).collect();
+        let lines: Vec<_> = bad.iter().filter_map(|error| error["error"]["line"].as_u64()).collect();
         assert_eq!(lines, [2, 4, 5]);
         assert_eq!(get(dir.path(), "t:a"), json!({"id": "a", "x": [1]}));
         assert_eq!(get(dir.path(), "t:7"), json!({"id": 7}));
@@ -193,21 +135,8 @@ fn what_get_prints_as_json_can_be_imported() {
 fn the_recorded_sample_is_imported_whole_through_a_serve_and_shares_commits() {
     let dir = temporary();
     let serve = serve(dir.path(), &[]);
-    let ended = peat_json(
-        dir.path(),
-        [
-            "import",
-            SAMPLE,
-            "--collection",
-            "tracks",
-            "--key",
-            "icao24",
-        ],
-    );
-    assert_eq!(
-        ended.json(),
-        json!({"rows": 18_683, "imported": 18_683, "failed": 0})
-    );
+    let ended = peat_json(dir.path(), ["import", SAMPLE, "--collection", "tracks", "--key", "icao24"]);
+    assert_eq!(ended.json(), json!({"rows": 18_683, "imported": 18_683, "failed": 0}));
     let status = peat_json(dir.path(), ["status"]).json();
     assert_eq!(status["documents"], 50);
     assert_eq!(status["edits"], 18_683, "one change for each row");
@@ -220,20 +149,8 @@ fn the_recorded_sample_is_imported_whole_through_a_serve_and_shares_commits() {
 #[test]
 fn a_file_that_is_not_what_it_says_writes_nothing() {
     let (dir, files) = (node(), temporary());
-    let garbage = file(
-        files.path(),
-        "x.automerge",
-        b"\x85\x6f\x4a\x83 not a document",
-    );
-    let ended = peat_json(
-        dir.path(),
-        [
-            "import",
-            garbage.to_str().expect("UTF-8"),
-            "--collection",
-            "t",
-        ],
-    );
+    let garbage = file(files.path(), "x.automerge", b"\x85\x6f\x4a\x83 not a document");
+    let ended = peat_json(dir.path(), ["import", garbage.to_str().expect("UTF-8"), "--collection", "t"]);
     assert_eq!(ended.error(1)["code"], "document");
     let no_key = file(files.path(), "x.csv", b"a,b\n1,2\n");
     import(dir.path(), &no_key).failed(2);
@@ -244,11 +161,7 @@ fn a_file_that_is_not_what_it_says_writes_nothing() {
     let mut cut = GzEncoder::new(Vec::new(), Compression::fast());
     cut.write_all(b"id,n\na,1\n").expect("packed");
     let cut = cut.finish().expect("packed");
-    let cut = file(
-        files.path(),
-        "cut.csv.gz",
-        cut.get(..cut.len() / 2).expect("shorter"),
-    );
+    let cut = file(files.path(), "cut.csv.gz", cut.get(..cut.len() / 2).expect("shorter"));
     import(dir.path(), &cut).failed(2);
     assert_eq!(peat(dir.path(), ["ls"]).ok(), "");
 }

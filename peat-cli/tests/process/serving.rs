@@ -26,11 +26,7 @@ fn it_says_last_how_the_other_side_joins() {
     let mut line = String::new();
     let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
     stdout.read_line(&mut line).expect("a line");
-    let ticket = line
-        .trim_end()
-        .strip_prefix("peat serve --join ")
-        .expect("the command to join")
-        .to_owned();
+    let ticket = line.trim_end().strip_prefix("peat serve --join ").expect("the command to join").to_owned();
     assert_eq!(peat(dir.path(), ["ticket"]).ok(), ticket);
     // It is tied to us by its standard input.
     drop(child.stdin.take());
@@ -66,10 +62,7 @@ fn after_a_kill_the_store_opens_and_serves_again() {
     serving.peat(["put", "notes:a", r#"{"n":1}"#]).ok();
     let (status, ..) = serving.end_by("KILL");
     assert_eq!(status.code(), None);
-    assert!(
-        dir.path().join("control.sock").exists(),
-        "the socket is left behind"
-    );
+    assert!(dir.path().join("control.sock").exists(), "the socket is left behind");
     assert_eq!(peat(dir.path(), ["get", "notes:a"]).json(), json!({"n": 1}));
     let again = serve(dir.path(), &[]);
     assert_eq!(again.id, id);
@@ -84,10 +77,7 @@ fn others_cannot_reach_the_socket() {
     let serving = serve(dir.path(), &[]);
     let socket = std::fs::metadata(dir.path().join("control.sock")).expect("is there");
     assert_eq!(socket.permissions().mode() & 0o777, 0o600);
-    assert_eq!(
-        socket.uid(),
-        std::fs::metadata(dir.path()).expect("is there").uid()
-    );
+    assert_eq!(socket.uid(), std::fs::metadata(dir.path()).expect("is there").uid());
     serving.stop();
 }
 
@@ -106,9 +96,7 @@ fn garbage_on_the_socket_is_answered_and_harms_nobody() {
     let dir = temporary();
     let serving = serve(dir.path(), &[]);
     let stream = UnixStream::connect(dir.path().join("control.sock")).expect("connects");
-    stream
-        .set_read_timeout(Some(Duration::from_secs(30)))
-        .expect("set");
+    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("set");
     let mut answers = BufReader::new(stream.try_clone().expect("cloned"));
     let mut line = || -> Value {
         let mut line = String::new();
@@ -116,13 +104,17 @@ fn garbage_on_the_socket_is_answered_and_harms_nobody() {
         serde_json::from_str(&line).expect("JSON")
     };
     assert_eq!(line(), json!({"Ok": {"peat": 1}}));
-    (&stream).write_all(b"garbage\n{\"op\":\"unknown\"}\n{\"op\":\"get\",\"key\":\"nocolon\"}\n\xff\xff\n{\"op\":\"status\"}\n").expect("written");
+    (&stream)
+        .write_all(
+            b"garbage\n{\"op\":\"unknown\"}\n{\"op\":\"get\",\"key\":\"nocolon\"}\n\xff\xff\n{\"op\":\"status\"}\n",
+        )
+        .expect("written");
     assert_eq!(line()["Err"]["code"], "usage");
     assert_eq!(line()["Err"]["code"], "usage");
     assert_eq!(line()["Err"]["code"], "bad_key");
     assert_eq!(line()["Err"]["code"], "usage");
     assert_eq!(line()["Ok"]["documents"], 0);
-    serving.peat(["put", "notes:a", "{}"]).ok();
+    serving.peat(["put", "notes:a", "{\"n\":1}"]).ok();
     serving.stop();
 }
 
@@ -134,15 +126,8 @@ fn many_commands_at_once_are_all_served() {
         for n in 0..16 {
             let dir = dir.path();
             scope.spawn(move || {
-                peat(
-                    dir,
-                    ["put", &format!("t:{n:02}"), &format!("{{\"n\":{n}}}")],
-                )
-                .ok();
-                assert_eq!(
-                    peat(dir, ["get", &format!("t:{n:02}")]).json(),
-                    json!({"n": n})
-                );
+                peat(dir, ["put", &format!("t:{n:02}"), &format!("{{\"n\":{n}}}")]).ok();
+                assert_eq!(peat(dir, ["get", &format!("t:{n:02}")]).json(), json!({"n": n}));
             });
         }
     });
@@ -155,18 +140,12 @@ fn status_says_what_is_there() {
     let dir = node();
     peat(dir.path(), ["put", "notes:a", "{\"n\":1}"]).ok();
     let alone = peat_json(dir.path(), ["status"]).json();
-    assert_eq!(
-        (&alone["serving"], &alone["documents"]),
-        (&false.into(), &1.into())
-    );
+    assert_eq!((&alone["serving"], &alone["documents"]), (&false.into(), &1.into()));
     assert_eq!(alone["id"], peat(dir.path(), ["id"]).ok());
     peat(dir.path(), ["ticket"]).failed(3);
     let serving = serve(dir.path(), &[]);
     let through = peat_json(dir.path(), ["status"]).json();
-    assert_eq!(
-        (&through["serving"], &through["documents"], &through["id"]),
-        (&true.into(), &1.into(), &alone["id"])
-    );
+    assert_eq!((&through["serving"], &through["documents"], &through["id"]), (&true.into(), &1.into(), &alone["id"]));
     assert!(peat(dir.path(), ["status"]).ok().contains("documents  1"));
     serving.stop();
 }

@@ -35,15 +35,9 @@ fn one_sync_makes_both_sides_equal() {
     let of_a = listed(a.path());
     assert_eq!(of_a.len(), 2);
     assert_eq!(of_a, listed(b.path()));
-    assert_eq!(
-        serving.peat(["get", "notes:b"]).json(),
-        json!({"from": "b"})
-    );
+    assert_eq!(serving.peat(["get", "notes:b"]).json(), json!({"from": "b"}));
     serving.stop();
-    assert_eq!(
-        peat(b.path(), ["get", "notes:a"]).json(),
-        json!({"from": "a"})
-    );
+    assert_eq!(peat(b.path(), ["get", "notes:a"]).json(), json!({"from": "a"}));
 }
 
 #[test]
@@ -114,15 +108,8 @@ fn a_peer_that_is_not_there_is_unreachable_within_the_timeout() {
     ticket.addrs = vec![silent.local_addr().expect("bound")];
     let started = Instant::now();
     let error = sync(b.path(), &ticket.to_string(), &["--timeout", "2"]).error(5);
-    assert_eq!(
-        (&error["code"], &error["retryable"]),
-        (&"unreachable".into(), &true.into())
-    );
-    assert!(
-        started.elapsed() < Duration::from_secs(10),
-        "{:?}",
-        started.elapsed()
-    );
+    assert_eq!((&error["code"], &error["retryable"]), (&"unreachable".into(), &true.into()));
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
 }
 
 #[test]
@@ -131,11 +118,7 @@ fn another_node_at_the_address_is_not_taken_for_the_peer() {
     let (wanted, other) = (serve(a.path(), &[]), serve(c.path(), &["--open"]));
     other.peat(["put", "notes:false", "{\"n\":1}"]).ok();
     let mut ticket: Ticket = wanted.ticket.parse().expect("our own ticket");
-    ticket.addrs = other
-        .ticket
-        .parse::<Ticket>()
-        .expect("our own ticket")
-        .addrs;
+    ticket.addrs = other.ticket.parse::<Ticket>().expect("our own ticket").addrs;
     let error = sync(b.path(), &ticket.to_string(), &["--timeout", "2"]).error(5);
     assert_eq!(error["code"], "unreachable");
     assert_eq!(peat(b.path(), ["ls"]).ok(), "");
@@ -151,11 +134,7 @@ fn a_mistyped_ticket_is_refused_before_anything_is_made() {
     let last = mistyped.pop().expect("not empty");
     mistyped.push(if last == 'a' { 'b' } else { 'a' });
     peat(b.path(), ["sync", &mistyped]).failed(2);
-    peat(
-        b.path(),
-        ["serve", "--join", serving.ticket.get(..20).expect("long")],
-    )
-    .failed(2);
+    peat(b.path(), ["serve", "--join", serving.ticket.get(..20).expect("long")]).failed(2);
     assert_eq!(std::fs::read_dir(b.path()).expect("readable").count(), 0);
     serving.stop();
 }
