@@ -1,12 +1,19 @@
 //! A running node without a runtime: one loop thread that owns the state machine, one store thread, workers for big
 //! documents, and [`Node`], the handle that applications hold.
 
+mod address;
+mod dial;
+mod driver;
+mod inbox;
 pub mod json;
 mod node;
 mod pending;
+mod request;
+pub mod store;
 mod subscription;
 mod ticket;
 pub mod transport;
+mod workers;
 
 pub use node::{Node, OpenError, Options, ReadError, WriteError};
 pub use peat_proto::{self as proto, DocId, Heads, Origin, PeerId};

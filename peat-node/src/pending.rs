@@ -20,7 +20,23 @@ pub struct Pending<T: 'static> {
 }
 
 /// The other end: answers once. Dropping it unanswered says that the node has closed.
-pub(crate) struct Reply<T>(flume::Sender<thread::Result<T>>);
+#[derive(Debug)]
+pub(crate) struct Reply<T> {
+    answer: flume::Sender<thread::Result<T>>,
+    permit: Option<Permit>,
+}
+
+/// Room for the requests of an application that are under way.
+#[derive(Debug)]
+pub(crate) struct Permits {
+    /// Holds one token for each request under way.
+    taken: flume::Sender<()>,
+    given: flume::Receiver<()>,
+}
+
+/// Room for one request; dropping it makes room for the next.
+#[derive(Debug)]
+pub(crate) struct Permit(flume::Receiver<()>);
 
 /// A pair of ends; `closed` makes the answer for the case that the node stops first.
 pub(crate) fn pending<T: 'static>(closed: fn() -> T) -> (Reply<T>, Pending<T>) {
@@ -30,10 +46,25 @@ pub(crate) fn pending<T: 'static>(closed: fn() -> T) -> (Reply<T>, Pending<T>) {
         polled: None,
         closed,
     };
-    (Reply(reply), pending)
+    let reply = Reply {
+        answer: reply,
+        permit: None,
+    };
+    (reply, pending)
 }
 
 impl<T> Reply<T> {
+    /// Keeps the permit until the answer is given or dropped.
+    pub(crate) fn holding(mut self, permit: Permit) -> Self {
+        self.permit = Some(permit);
+        self
+    }
+
+    /// Whether somebody still waits for the answer.
+    pub(crate) fn is_awaited(&self) -> bool {
+        !self.answer.is_disconnected()
+    }
+
     pub(crate) fn send(self, answer: T) {
         self.finish(Ok(answer));
     }
@@ -41,7 +72,27 @@ impl<T> Reply<T> {
     /// Answers with a value, or with the payload of a panic that the caller's closure raised.
     pub(crate) fn finish(self, outcome: thread::Result<T>) {
         // Nobody listens any more: the caller has dropped its end, which is its right.
-        let _ = self.0.try_send(outcome);
+        let _ = self.answer.try_send(outcome);
+    }
+}
+
+impl Permits {
+    pub(crate) fn new(count: usize) -> Self {
+        let (taken, given) = flume::bounded(count);
+        Self { taken, given }
+    }
+
+    /// Blocks while as many requests as there are permits are under way.
+    pub(crate) fn take(&self) -> Permit {
+        // Never disconnected: `self` holds the other end, too.
+        let _ = self.taken.send(());
+        Permit(self.given.clone())
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let _ = self.0.try_recv();
     }
 }
 
@@ -109,6 +160,20 @@ mod tests {
         let (reply, answer) = pending(|| "closed");
         drop(reply);
         assert_eq!(pollster::block_on(answer), "closed");
+    }
+
+    #[test]
+    fn permits_run_out_and_come_back_with_the_answer() {
+        let permits = Permits::new(1);
+        let (reply, answer) = pending(|| ());
+        let reply = reply.holding(permits.take());
+        assert!(permits.taken.is_full());
+        reply.send(());
+        assert!(permits.taken.is_empty());
+        answer.wait();
+        let (reply, _) = pending(|| ());
+        drop(reply.holding(permits.take()));
+        drop(permits.take());
     }
 
     #[test]
