@@ -25,7 +25,7 @@ mod persist;
 
 use cache::Cache;
 use digest::SetDigest;
-use document::{Document, Live, LocalChange, Phase, Unsaved};
+use document::{Document, Live, LocalChange, Phase};
 use history::{Incoming, Merged, Payload, Report, Source};
 use persist::Writer;
 
@@ -36,11 +36,23 @@ const MAX_LOADS: usize = 64;
 #[derive(Debug)]
 pub(crate) enum Effect {
     /// The offered frontier moved. `sources` brought the changes and need not be told.
-    Moved { doc: DocId, before: Heads, sources: Vec<ConnId> },
+    Moved {
+        doc: DocId,
+        before: Heads,
+        sources: Vec<ConnId>,
+    },
     /// What a peer sent has been dealt with.
-    Answered { conn: ConnId, doc: DocId, outcome: Result<(), Refusal>, heads: Option<Heads> },
+    Answered {
+        conn: ConnId,
+        doc: DocId,
+        outcome: Result<(), Refusal>,
+        heads: Option<Heads>,
+    },
     /// What this connection waited for may be there now.
-    Wake { conn: ConnId, doc: DocId },
+    Wake {
+        conn: ConnId,
+        doc: DocId,
+    },
     /// This peer's admission is durable.
     Admitted(PeerId),
     Load(LoadId, DocId),
@@ -157,7 +169,11 @@ impl Docs {
         use std::ops::Bound;
         self.classes
             .iter()
-            .flat_map(move |class| class.range::<str, _>((Bound::Included(prefix), Bound::Unbounded)).take_while(move |(doc, _)| doc.as_str().starts_with(prefix)))
+            .flat_map(move |class| {
+                class
+                    .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
+                    .take_while(move |(doc, _)| doc.as_str().starts_with(prefix))
+            })
             .filter(|(_, document)| document.exists())
     }
 
@@ -187,7 +203,7 @@ impl Docs {
             Some(document) => match &document.phase {
                 Phase::Live(live) if document.exists() => View::Live(document, live),
                 Phase::Live(_) => View::Absent,
-                Phase::Quarantined(_) => View::Unreadable,
+                Phase::Quarantined => View::Unreadable,
                 Phase::Cold | Phase::Loading | Phase::Busy => View::Cold(document),
             },
         }
@@ -213,10 +229,6 @@ impl Docs {
             attention.waiters.remove(&conn);
         }
         self.attention.retain(|_, attention| !attention.is_idle());
-    }
-
-    pub(crate) fn is_large(&self, document: &Document) -> bool {
-        document.bytes > self.merge_inline
     }
 
     pub(crate) fn touch(&mut self, doc: &DocId) {
@@ -270,7 +282,7 @@ impl Docs {
                 Phase::Live(live) => live.as_mut(),
                 Phase::Busy => return Err(EditError::Busy),
                 Phase::Cold | Phase::Loading => return Err(EditError::NotLoaded),
-                Phase::Quarantined(_) => return Err(EditError::Unreadable),
+                Phase::Quarantined => return Err(EditError::Unreadable),
             },
         };
         let before = live.doc.get_heads();
@@ -280,7 +292,9 @@ impl Docs {
         let seconds = i64::try_from(now.unix_ms / 1000).unwrap_or(i64::MAX);
         let (hash, _) = transaction.commit_with(CommitOptions::default().with_time(seconds));
         let Some(hash) = hash else { return Ok(value) };
-        let Some(change) = live.doc.get_last_local_change().filter(|change| change.hash() == hash) else { return Ok(value) };
+        let Some(change) = live.doc.get_last_local_change().filter(|change| change.hash() == hash) else {
+            return Ok(value);
+        };
         if change.raw_bytes().len() > largest {
             if let Some(doc) = history::rolled_back(&live.doc, &before, &actor) {
                 live.doc = doc;
@@ -421,7 +435,8 @@ impl Docs {
             Outcome::Merged(live, merged) => self.conclude(doc, live, merged),
             Outcome::Saved(live) => {
                 // A prepared form that compacts what is stored is written in its place.
-                if let Some(document) = self.get_mut(&doc)
+                let class = self.class(&doc).index();
+                if let Some(document) = self.classes[class].get_mut(&doc)
                     && persist::is_due(document.chunks, document.bytes, &live)
                 {
                     let unsaved = document.unsaved.get_or_insert_default();
@@ -479,7 +494,7 @@ impl Docs {
     /// Makes sure that content comes into memory, and is worked on once it is there.
     fn fetch(&mut self, doc: &DocId) {
         match self.get_mut(doc).map(|document| &mut document.phase) {
-            Some(phase @ (Phase::Cold | Phase::Quarantined(_))) => {
+            Some(phase @ (Phase::Cold | Phase::Quarantined)) => {
                 *phase = Phase::Loading;
                 self.to_load.push_back(doc.clone());
                 self.start_loads();
@@ -531,7 +546,7 @@ impl Docs {
 
     fn quarantine(&mut self, doc: DocId, fault: StoreFault) {
         if let Some(document) = self.get_mut(&doc) {
-            document.phase = Phase::Quarantined(fault);
+            document.phase = Phase::Quarantined;
         }
         self.stats.quarantined += 1;
         self.effects.push_back(Effect::Event(Event::Quarantined { doc: doc.clone(), fault }));
@@ -622,7 +637,13 @@ impl Docs {
             self.drop_unborn(&doc);
             return;
         }
-        document.phase = if document.chunks > 0 { Phase::Cold } else { Phase::Live(Box::new(Live::blank(&self.actor.clone()))) };
+        let known = document.chunks > 0;
+        document.phase = Phase::Cold;
+        let stored = known || self.writer.carries(&doc);
+        if !stored {
+            let live = Box::new(Live::blank(&self.actor));
+            self.become_live(doc.clone(), live);
+        }
         if let Some(bytes) = unsaved.filter(|bytes| !bytes.is_empty()) {
             self.received += bytes.len();
             let incoming = Incoming { source: Source::Restore, payload: Payload::Saved(bytes) };

@@ -18,7 +18,7 @@ use crate::rng::Rng;
 use crate::stats::Stats;
 use crate::store::{Entry, StoreCommand, Stored};
 use crate::time::{Now, Time};
-use crate::wire::assembler::Caps;
+use crate::wire::Caps;
 
 mod greet;
 mod receive;
@@ -322,15 +322,8 @@ impl Outputs {
     }
 
     fn is_empty(&self) -> bool {
-        let queues = [
-            &self.disconnects,
-            &self.stops,
-            &self.stores,
-            &self.works,
-            &self.events,
-            &self.dials,
-            &self.credits,
-        ];
+        let queues =
+            [&self.disconnects, &self.stops, &self.stores, &self.works, &self.events, &self.dials, &self.credits];
         queues.into_iter().all(VecDeque::is_empty)
     }
 }

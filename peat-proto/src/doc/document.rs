@@ -6,7 +6,7 @@ use bytes::Bytes;
 use crate::doc::history;
 use crate::heads::Heads;
 use crate::id::EditId;
-use crate::store::{Kind, Record, StoreFault};
+use crate::store::{Kind, Record};
 
 /// What is resident of every known document: about 150 B and its name.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub(crate) enum Phase {
     /// With a worker.
     Busy,
     /// The store could not read it; tried again when it is next asked for.
-    Quarantined(StoreFault),
+    Quarantined,
 }
 
 /// A document in memory.

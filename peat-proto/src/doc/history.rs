@@ -234,7 +234,8 @@ fn in_causal_order(changes: Vec<Change>) -> Vec<Change> {
     while let Some(start) = by_hash.keys().next().copied() {
         let mut stack = vec![start];
         while let Some(hash) = stack.last().copied() {
-            let open = by_hash.get(&hash).and_then(|change| change.deps().iter().find(|dep| by_hash.contains_key(*dep)));
+            let open =
+                by_hash.get(&hash).and_then(|change| change.deps().iter().find(|dep| by_hash.contains_key(*dep)));
             match open {
                 Some(dep) => stack.push(*dep),
                 None => {

@@ -36,7 +36,9 @@ enum State {
     Idle,
     Writing(Flight),
     /// The last batch failed; what it carried waits in the queue again.
-    Failed { until: Time },
+    Failed {
+        until: Time,
+    },
 }
 
 #[derive(Debug)]
@@ -60,7 +62,15 @@ struct Carried {
 
 impl Writer {
     pub(crate) fn new(retry_min: Duration, retry_max: Duration) -> Self {
-        Self { queue: VecDeque::new(), peers: Vec::new(), last: 0, state: State::Idle, trouble: None, retry_min, retry_max }
+        Self {
+            queue: VecDeque::new(),
+            peers: Vec::new(),
+            last: 0,
+            state: State::Idle,
+            trouble: None,
+            retry_min,
+            retry_max,
+        }
     }
 
     /// Has the document written with the next batch.
@@ -75,13 +85,20 @@ impl Writer {
         self.trouble.map(|(fault, _)| fault)
     }
 
+    /// Whether the batch under way carries this document.
+    pub(crate) fn carries(&self, doc: &DocId) -> bool {
+        match &self.state {
+            State::Writing(flight) => flight.docs.iter().any(|carried| carried.doc == *doc),
+            State::Idle | State::Failed { .. } => false,
+        }
+    }
+
     pub(crate) fn deadline(&self) -> Option<Time> {
         match &self.state {
             State::Failed { until } => Some(*until),
             State::Idle | State::Writing(_) => None,
         }
     }
-
 }
 
 impl Docs {

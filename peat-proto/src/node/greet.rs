@@ -6,7 +6,7 @@ use super::Node;
 use crate::id::{ConnId, Invitation, PeerId};
 use crate::io::{CloseCode, Event, Link, Output, Role};
 use crate::peer::connection::{Conn, Phase};
-use crate::wire::control::Hello;
+use crate::wire::Hello;
 
 impl Node {
     pub(super) fn connected(&mut self, id: ConnId, peer: PeerId, link: Link) {
@@ -34,7 +34,9 @@ impl Node {
 
     pub(super) fn disconnected(&mut self, id: ConnId, code: Option<u32>) {
         let Some(conn) = self.drop_conn(id) else { return };
-        if let Some(code) = code.filter(|code| *code != CloseCode::Normal.code() && *code != CloseCode::Duplicate.code()) {
+        if let Some(code) =
+            code.filter(|code| *code != CloseCode::Normal.code() && *code != CloseCode::Duplicate.code())
+        {
             self.event(Event::Closed { peer: conn.peer, code, by_peer: true });
         }
     }
@@ -137,7 +139,8 @@ impl Node {
     fn resolve_duplicates(&mut self, id: ConnId, peer: PeerId) -> bool {
         let Some((role, boot)) = self.conns.get(&id).map(|conn| (conn.link.role, conn.boot)) else { return false };
         let lower_dials = if self.local < peer { Role::Dialled } else { Role::Accepted };
-        let greeted = |other: &ConnId| self.conns.get(other).and_then(|conn| conn.boot.map(|boot| (conn.link.role, boot)));
+        let greeted =
+            |other: &ConnId| self.conns.get(other).and_then(|conn| conn.boot.map(|boot| (conn.link.role, boot)));
         let others: Vec<_> = self.conns_of(&peer).into_iter().filter(|other| *other != id).collect();
         for other in others {
             let Some((other_role, other_boot)) = greeted(&other) else { continue };

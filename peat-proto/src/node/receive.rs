@@ -6,11 +6,11 @@ use super::Node;
 use crate::id::{ConnId, DocId, StreamId};
 use crate::io::{CloseCode, Event, Lane, Output, Refusal};
 use crate::peer::connection::Phase;
-use crate::wire::assembler::Incoming;
-use crate::wire::batch::{Batch, Body};
-use crate::wire::control::{ControlError, Hello, Summary};
-use crate::wire::delta::Delta;
-use crate::wire::frame::{Frame, FrameError, MessageType};
+use crate::wire::Delta;
+use crate::wire::Incoming;
+use crate::wire::{Batch, Body};
+use crate::wire::{ControlError, Hello, Summary};
+use crate::wire::{Frame, FrameError, MessageType};
 
 impl Node {
     pub(super) fn received(&mut self, id: ConnId, stream: StreamId, bytes: Bytes, fin: bool) {
@@ -205,7 +205,8 @@ impl Node {
             Lane::Control => self.greet_again(id, self.config.retry_min),
             Lane::Class(class) => {
                 let waiting = conn.exchanges.iter().filter(|(_, exchange)| exchange.is_waiting());
-                let docs: Vec<DocId> = waiting.map(|(doc, _)| doc.clone()).filter(|doc| self.docs.class(doc) == class).collect();
+                let docs: Vec<DocId> =
+                    waiting.map(|(doc, _)| doc.clone()).filter(|doc| self.docs.class(doc) == class).collect();
                 for doc in docs {
                     conn.set_deadline(&doc, None);
                     if let Some(exchange) = conn.exchanges.get_mut(&doc) {

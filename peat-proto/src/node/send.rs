@@ -10,8 +10,8 @@ use crate::io::{Lane, Output};
 use crate::peer::connection::CONTROL_BYTES;
 use crate::policy::Class;
 use crate::sync::exchange::{Exchange, Message, Step, statement};
-use crate::wire::batch::{Batch, BatchBuilder, Body, Entry};
-use crate::wire::frame::{Label, Payload, encode_frame};
+use crate::wire::{Batch, BatchBuilder, Body, Entry};
+use crate::wire::{Label, Payload, encode_frame};
 
 /// Documents that a list passes over in one go without finding one to name.
 const LIST_STEP: usize = 1024;
@@ -67,9 +67,12 @@ impl Node {
         }
         loop {
             let conn = self.conns.get_mut(&id)?;
-            let waits = |class: Class| conn.has_queued(class) || conn.survey.listing.as_ref().is_some_and(|listing| listing.waits(class));
+            let waits = |class: Class| {
+                conn.has_queued(class) || conn.survey.listing.as_ref().is_some_and(|listing| listing.waits(class))
+            };
             let class = conn.shares.pick(waits)?;
-            let before = (conn.queue.len(), conn.survey.listing.as_ref().and_then(|listing| listing.behind(class).cloned()));
+            let before =
+                (conn.queue.len(), conn.survey.listing.as_ref().and_then(|listing| listing.behind(class).cloned()));
             if let Some((frame, data)) = self.class_frame(id, class) {
                 let conn = self.conns.get_mut(&id)?;
                 let waits: Vec<Class> = Class::ALL.into_iter().filter(|class| conn.has_queued(*class)).collect();
@@ -123,7 +126,7 @@ impl Node {
                 let mut batch = BatchBuilder::new(id, self.now.unix_ms, Batch::DEFAULT_TTL, most);
                 let all = entries.iter().all(|entry| batch.push(entry));
                 debug_assert!(all, "a batch has room for what was counted");
-                Some((batch.frame().ok()?, filling.data))
+                Some((batch.frame(), filling.data))
             }
         }
     }
@@ -210,7 +213,8 @@ impl Node {
                 };
                 steps += 1;
                 listing.advance(class, doc.clone());
-                if document.offered.is_empty() || conn.equal.contains(document.slot) || conn.exchanges.contains_key(doc) {
+                if document.offered.is_empty() || conn.equal.contains(document.slot) || conn.exchanges.contains_key(doc)
+                {
                     continue;
                 }
                 if listing.push {

@@ -8,8 +8,8 @@ use crate::heads::Heads;
 use crate::id::{ConnId, DocId};
 use crate::io::{Event, Refusal};
 use crate::sync::exchange::Exchange;
-use crate::wire::control::Summary;
-use crate::wire::delta::Delta;
+use crate::wire::Delta;
+use crate::wire::Summary;
 
 impl Node {
     /// The other side named its heads, and perhaps sent changes.

@@ -50,10 +50,9 @@ impl Node {
         let frame = conn.streams.values().filter_map(|stream| stream.since).min();
         let frame = frame.map(|since| (since + self.config.frame_deadline, Reason::Frame(conn.id)));
         let state = match conn.phase {
-            Phase::Greeting { deadline, again } => earlier(
-                Some((deadline, Reason::Hello(conn.id))),
-                again.map(|again| (again, Reason::Greeting(conn.id))),
-            ),
+            Phase::Greeting { deadline, again } => {
+                earlier(Some((deadline, Reason::Hello(conn.id))), again.map(|again| (again, Reason::Greeting(conn.id))))
+            }
             Phase::Admitting { deadline } => Some((deadline, Reason::Hello(conn.id))),
             Phase::Serving => {
                 let exchange = conn.timers.first().map(|(time, _)| (*time, Reason::Exchange(conn.id)));

@@ -143,7 +143,12 @@ impl Conn {
     }
 
     /// The exchange about a document, begun if there is room for one more.
-    pub(crate) fn exchange(&mut self, doc: &DocId, most: usize, begin: impl FnOnce() -> Exchange) -> Option<&mut Exchange> {
+    pub(crate) fn exchange(
+        &mut self,
+        doc: &DocId,
+        most: usize,
+        begin: impl FnOnce() -> Exchange,
+    ) -> Option<&mut Exchange> {
         if self.exchanges.len() >= most && !self.exchanges.contains_key(doc) {
             return None;
         }

@@ -1,7 +1,7 @@
 //! Incoming streams.
 
 use crate::time::Time;
-use crate::wire::assembler::Assembler;
+use crate::wire::Assembler;
 
 /// One incoming stream: bytes that are not yet a whole frame, and since when.
 #[derive(Debug, Default)]

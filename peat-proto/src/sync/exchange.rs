@@ -18,7 +18,7 @@ use crate::doc::document::{Document, Live};
 use crate::doc::{View, history};
 use crate::heads::Heads;
 use crate::time::Time;
-use crate::wire::delta::{Delta, Have};
+use crate::wire::{Delta, Have};
 
 /// Hashes that are remembered as common to both sides; the newest are kept.
 const MAX_COMMON: usize = 64;
@@ -141,7 +141,14 @@ impl Exchange {
         }
     }
 
-    fn compare(&mut self, document: &Document, live: &Live, theirs: &Heads, frame_bytes: usize, snapshot_bytes: usize) -> Step {
+    fn compare(
+        &mut self,
+        document: &Document,
+        live: &Live,
+        theirs: &Heads,
+        frame_bytes: usize,
+        snapshot_bytes: usize,
+    ) -> Step {
         let (ours, doc) = (&document.offered, &live.doc);
         let unheld = |hash: &ChangeHash| document.local().iter().all(|change| change.hash != *hash);
         let held = |hash: &ChangeHash| history::knows(doc, hash) && unheld(hash);
@@ -155,7 +162,11 @@ impl Exchange {
         let strangers = base.is_empty() && !theirs.is_empty();
         if strangers && !self.asked {
             // Nothing in common that we know of: let them say what they have before all of ours is sent.
-            return if self.is_waiting() { self.acknowledge(ours) } else { self.ask(ours, unknown, history::sample(doc, ours)) };
+            return if self.is_waiting() {
+                self.acknowledge(ours)
+            } else {
+                self.ask(ours, unknown, history::sample(doc, ours))
+            };
         }
         let covered = ours.as_slice().iter().all(|head| base.contains(head));
         let missing = if covered { Vec::new() } else { doc.get_changes(&base) };

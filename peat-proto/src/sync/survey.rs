@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::id::DocId;
 use crate::policy::Class;
 use crate::time::Time;
-use crate::wire::control::Summary;
+use crate::wire::Summary;
 
 /// One connection's view of the two document sets.
 #[derive(Debug)]

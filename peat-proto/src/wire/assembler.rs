@@ -113,19 +113,14 @@ impl Assembler {
         let Some(header) = self.header(caps)? else {
             return Ok(None);
         };
-        let known =
-            MessageType::from_code(header.code).and_then(|kind| Some((kind, caps.payload(kind)?)));
+        let known = MessageType::from_code(header.code).and_then(|kind| Some((kind, caps.payload(kind)?)));
         let Some((kind, limit)) = known else {
             self.begin_skipping(header);
             return Ok(self.discard());
         };
         let len = usize::try_from(header.payload_len).unwrap_or(usize::MAX);
         if len > limit {
-            return Err(FrameError::PayloadTooLong {
-                kind,
-                len: header.payload_len,
-                limit,
-            });
+            return Err(FrameError::PayloadTooLong { kind, len: header.payload_len, limit });
         }
         let Some(mut frame) = self.take(header.len().saturating_add(len)) else {
             return Ok(None);
@@ -134,11 +129,7 @@ impl Assembler {
         let mut head = frame.split_to(header.len());
         head.advance(size_of::<u16>());
         let key = Key::new(head.split_to(header.key_len)).ok_or(FrameError::KeyNotUtf8)?;
-        Ok(Some(Incoming::Frame(Frame {
-            key,
-            kind,
-            payload: frame,
-        })))
+        Ok(Some(Incoming::Frame(Frame { key, kind, payload: frame })))
     }
 
     /// Bytes held: of the frame under way, and of what `next` has not come to.
@@ -162,9 +153,7 @@ impl Assembler {
             return Ok(());
         }
         let skipped = self.skip.map_or(0, |skip| skip.bytes - skip.left);
-        Err(FrameError::Truncated {
-            received: skipped + self.buffered() as u64,
-        })
+        Err(FrameError::Truncated { received: skipped + self.buffered() as u64 })
     }
 
     /// The header of the frame under way, once it is complete.
@@ -196,8 +185,7 @@ impl Assembler {
             self.drop_empty_piece();
             return Some(frame);
         }
-        self.gather(len)
-            .then(|| std::mem::take(&mut self.partial).freeze())
+        self.gather(len).then(|| std::mem::take(&mut self.partial).freeze())
     }
 
     /// Moves bytes into `partial` until it has `len`; whether it has.
@@ -224,11 +212,7 @@ impl Assembler {
         let held = self.partial.len() as u64;
         self.partial = BytesMut::new();
         self.header = None;
-        self.skip = Some(Skip {
-            code: header.code,
-            bytes,
-            left: bytes - held,
-        });
+        self.skip = Some(Skip { code: header.code, bytes, left: bytes - held });
     }
 
     /// Drops bytes of the frame to skip; reports it once all are gone.
@@ -236,9 +220,7 @@ impl Assembler {
         let skip = self.skip.as_mut()?;
         while skip.left > 0 {
             let piece = self.pieces.front_mut()?;
-            let step = piece
-                .len()
-                .min(usize::try_from(skip.left).unwrap_or(usize::MAX));
+            let step = piece.len().min(usize::try_from(skip.left).unwrap_or(usize::MAX));
             piece.advance(step);
             skip.left -= step as u64;
             if piece.is_empty() {

@@ -162,69 +162,41 @@ mod tests {
     #[test]
     fn hello_survives_the_wire_and_nothing_but_itself_is_accepted() {
         for invitation in [None, Some(Invitation([7; 32]))] {
-            let hello = Hello {
-                boot: u64::MAX - 1,
-                invitation,
-            };
+            let hello = Hello { boot: u64::MAX - 1, invitation };
             let payload = payload(hello.frame(), MessageType::Hello);
             assert_eq!(Hello::decode(payload.clone()), Ok(hello));
             for cut in 0..payload.len() {
-                assert_eq!(
-                    Hello::decode(payload.slice(..cut)),
-                    Err(ControlError::Truncated)
-                );
+                assert_eq!(Hello::decode(payload.slice(..cut)), Err(ControlError::Truncated));
             }
             let longer = [&payload[..], &[0]].concat();
-            assert_eq!(
-                Hello::decode(longer.into()),
-                Err(ControlError::Trailing { bytes: 1 })
-            );
+            assert_eq!(Hello::decode(longer.into()), Err(ControlError::Trailing { bytes: 1 }));
         }
     }
 
     #[test]
     fn hello_of_another_version_or_with_unknown_flags_is_refused() {
-        let hello = Hello {
-            boot: 1,
-            invitation: None,
-        };
+        let hello = Hello { boot: 1, invitation: None };
         let payload = payload(hello.frame(), MessageType::Hello);
         let mut newer = payload.to_vec();
         newer[0] = 1;
-        assert_eq!(
-            Hello::decode(newer.into()),
-            Err(ControlError::Version { version: 1 })
-        );
+        assert_eq!(Hello::decode(newer.into()), Err(ControlError::Version { version: 1 }));
         for bit in 1..8 {
             let mut flagged = payload.to_vec();
             flagged[9] |= 1 << bit;
-            assert_eq!(
-                Hello::decode(flagged.into()),
-                Err(ControlError::Flags { flags: 1 << bit })
-            );
+            assert_eq!(Hello::decode(flagged.into()), Err(ControlError::Flags { flags: 1 << bit }));
         }
     }
 
     #[test]
     fn summary_survives_the_wire_and_nothing_but_itself_is_accepted() {
-        let summary = Summary {
-            documents: 3,
-            digest: [1; 32],
-            seen: [2; 32],
-        };
+        let summary = Summary { documents: 3, digest: [1; 32], seen: [2; 32] };
         let payload = payload(summary.frame(), MessageType::Summary);
         assert_eq!(payload.len(), 72);
         assert_eq!(Summary::decode(payload.clone()), Ok(summary));
         for cut in 0..payload.len() {
-            assert_eq!(
-                Summary::decode(payload.slice(..cut)),
-                Err(ControlError::Truncated)
-            );
+            assert_eq!(Summary::decode(payload.slice(..cut)), Err(ControlError::Truncated));
         }
         let longer = [&payload[..], &[0]].concat();
-        assert_eq!(
-            Summary::decode(longer.into()),
-            Err(ControlError::Trailing { bytes: 1 })
-        );
+        assert_eq!(Summary::decode(longer.into()), Err(ControlError::Trailing { bytes: 1 }));
     }
 }

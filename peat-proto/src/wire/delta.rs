@@ -84,14 +84,7 @@ impl Delta {
         if !payload.is_empty() {
             take_prefixed(payload)?;
         }
-        Ok(Self {
-            version,
-            heads,
-            need,
-            have,
-            changes,
-            tail,
-        })
+        Ok(Self { version, heads, need, have, changes, tail })
     }
 
     /// Writes the payload. What [`Delta::decode`] read comes out as the same bytes.
@@ -117,10 +110,7 @@ impl Delta {
     /// Bytes that [`Delta::encode`] writes.
     #[must_use]
     pub fn encoded_len(&self) -> usize {
-        let haves = self
-            .have
-            .iter()
-            .map(|have| hashes_len(&have.last_sync) + prefixed_len(&have.bloom));
+        let haves = self.have.iter().map(|have| hashes_len(&have.last_sync) + prefixed_len(&have.bloom));
         let changes = self.changes.iter().map(|change| prefixed_len(change));
         1 + hashes_len(&self.heads)
             + hashes_len(&self.need)
@@ -158,10 +148,7 @@ pub enum DeltaError {
     #[error("a number of the sync message is malformed")]
     Number,
     /// More summaries than [`Delta::MAX_HAVES`].
-    #[error(
-        "the sync message has {count} summaries; at most {} are allowed",
-        Delta::MAX_HAVES
-    )]
+    #[error("the sync message has {count} summaries; at most {} are allowed", Delta::MAX_HAVES)]
     TooManyHaves {
         /// As announced.
         count: u64,
@@ -222,9 +209,7 @@ fn check_bloom(mut bloom: Bytes) -> Result<(), DeltaError> {
     let entries = take_uleb(&mut bloom)?;
     let bits_per_entry = take_uleb(&mut bloom)?;
     let probes = take_uleb(&mut bloom)?;
-    let in_range = [entries, bits_per_entry]
-        .iter()
-        .all(|&number| u32::try_from(number).is_ok());
+    let in_range = [entries, bits_per_entry].iter().all(|&number| u32::try_from(number).is_ok());
     let bytes = entries.saturating_mul(bits_per_entry).div_ceil(8);
     let usable = entries == 0 || (bytes > 0 && probes > 0);
     if in_range && usable && probes <= Delta::MAX_PROBES && bytes <= bloom.len() as u64 {

@@ -124,10 +124,7 @@ impl Header {
         };
         let key_len = usize::from(u16::from_be_bytes(key_len));
         if key_len > max_key {
-            return Err(FrameError::KeyTooLong {
-                len: key_len,
-                limit: max_key,
-            });
+            return Err(FrameError::KeyTooLong { len: key_len, limit: max_key });
         }
         let fields = rest.split_at_checked(key_len).and_then(|(key, rest)| {
             let (&[code], rest) = rest.split_first_chunk()?;
@@ -137,11 +134,7 @@ impl Header {
             return Ok(Parsed::Needs(Self::FIXED + key_len));
         };
         std::str::from_utf8(key).map_err(|_| FrameError::KeyNotUtf8)?;
-        Ok(Parsed::Whole(Self {
-            key_len,
-            code,
-            payload_len: u32::from_be_bytes(*payload_len),
-        }))
+        Ok(Parsed::Whole(Self { key_len, code, payload_len: u32::from_be_bytes(*payload_len) }))
     }
 
     /// Bytes up to the payload.
@@ -221,10 +214,7 @@ impl<'a> Payload<'a> {
     /// A payload whose length needs no check.
     pub(super) fn short<const N: usize>(bytes: &'a [u8; N]) -> Self {
         const { assert!(N <= u16::MAX as usize) };
-        Self {
-            bytes,
-            len: N as u32,
-        }
+        Self { bytes, len: N as u32 }
     }
 }
 

@@ -2,13 +2,7 @@ use super::*;
 use crate::wire::{Label, Payload, encode_frame};
 
 fn caps() -> Caps {
-    Caps {
-        key: DocId::MAX_LEN,
-        delta: 16 << 20,
-        snapshot: 100,
-        batch: 50,
-        control: Some(Caps::CONTROL),
-    }
+    Caps { key: DocId::MAX_LEN, delta: 16 << 20, snapshot: 100, batch: 50, control: Some(Caps::CONTROL) }
 }
 
 fn doc() -> DocId {
@@ -50,14 +44,9 @@ fn assemble(pieces: &[&[u8]]) -> (Vec<Incoming>, Result<(), FrameError>) {
 
 #[test]
 fn any_split_of_the_stream_gives_the_same_frames() {
-    let stream = [
-        &frame(b"one")[..],
-        &raw(b"k", 0x03, 5, b"skip!"),
-        &frame(b""),
-        &raw(b"", 0xff, 0, b""),
-        &frame(b"three"),
-    ]
-    .concat();
+    let stream =
+        [&frame(b"one")[..], &raw(b"k", 0x03, 5, b"skip!"), &frame(b""), &raw(b"", 0xff, 0, b""), &frame(b"three")]
+            .concat();
     let whole = assemble(&[&stream]);
     assert_eq!(whole.0.len(), 5);
     assert_eq!(whole.1, Ok(()));
@@ -101,16 +90,8 @@ fn a_length_over_the_cap_is_refused_with_the_last_byte_of_the_header() {
         for len in [limit as u32 + 1, u32::MAX] {
             let header = raw(b"a:b", code, len, b"");
             let (cut, rest) = header.split_at(header.len() - 1);
-            assert_eq!(
-                assemble(&[cut]).1,
-                Err(FrameError::Truncated {
-                    received: cut.len() as u64
-                })
-            );
-            assert_eq!(
-                assemble(&[cut, rest]),
-                (vec![], Err(FrameError::PayloadTooLong { kind, len, limit }))
-            );
+            assert_eq!(assemble(&[cut]).1, Err(FrameError::Truncated { received: cut.len() as u64 }));
+            assert_eq!(assemble(&[cut, rest]), (vec![], Err(FrameError::PayloadTooLong { kind, len, limit })));
         }
         let mut assembler = Assembler::new();
         assembler.push(raw(b"a:b", code, limit as u32, b"").into());
@@ -121,13 +102,7 @@ fn a_length_over_the_cap_is_refused_with_the_last_byte_of_the_header() {
 #[test]
 fn an_overlong_key_is_refused_with_its_length() {
     for len in [513, 65_535] {
-        assert_eq!(
-            assemble(&[&u16::to_be_bytes(len)]).1,
-            Err(FrameError::KeyTooLong {
-                len: len.into(),
-                limit: 512
-            })
-        );
+        assert_eq!(assemble(&[&u16::to_be_bytes(len)]).1, Err(FrameError::KeyTooLong { len: len.into(), limit: 512 }));
     }
 }
 
@@ -152,42 +127,19 @@ fn skipped_payloads_are_not_held() {
         assert_eq!(assembler.buffered(), 0);
         assert!(assembler.is_mid_frame());
     }
-    assert_eq!(
-        assembler.finish(),
-        Err(FrameError::Truncated {
-            received: 10 + 1023 * 1024
-        })
-    );
+    assert_eq!(assembler.finish(), Err(FrameError::Truncated { received: 10 + 1023 * 1024 }));
     assembler.push([&[0; 1024][..], &frame(b"next")].concat().into());
-    assert_eq!(
-        assembler.next(&caps()),
-        Ok(Some(Incoming::Skipped {
-            code: 2,
-            bytes: 10 + (1 << 20)
-        }))
-    );
-    assert!(matches!(
-        assembler.next(&caps()),
-        Ok(Some(Incoming::Frame(_)))
-    ));
+    assert_eq!(assembler.next(&caps()), Ok(Some(Incoming::Skipped { code: 2, bytes: 10 + (1 << 20) })));
+    assert!(matches!(assembler.next(&caps()), Ok(Some(Incoming::Frame(_)))));
     assert_eq!(assembler.finish(), Ok(()));
 }
 
 #[test]
 fn control_types_are_skipped_where_they_do_not_exist() {
-    let caps = Caps {
-        control: None,
-        ..caps()
-    };
+    let caps = Caps { control: None, ..caps() };
     let mut assembler = Assembler::new();
     assembler.push(raw(b"_peat", 0x40, 3, b"abc").into());
-    assert_eq!(
-        assembler.next(&caps),
-        Ok(Some(Incoming::Skipped {
-            code: 0x40,
-            bytes: 15
-        }))
-    );
+    assert_eq!(assembler.next(&caps), Ok(Some(Incoming::Skipped { code: 0x40, bytes: 15 })));
 }
 
 #[test]

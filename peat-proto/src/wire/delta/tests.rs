@@ -13,10 +13,7 @@ fn full() -> Delta {
         version: Version::V2,
         heads: vec![hash(1), hash(2)],
         need: vec![hash(3)],
-        have: vec![Have {
-            last_sync: vec![hash(4)],
-            bloom: Bytes::from_static(&[1, 10, 7, 0xff, 0xff]),
-        }],
+        have: vec![Have { last_sync: vec![hash(4)], bloom: Bytes::from_static(&[1, 10, 7, 0xff, 0xff]) }],
         changes: vec![Bytes::from(vec![9; 300])],
         tail: Bytes::from_static(&[2, 0x02, 0x80]),
     }
@@ -48,9 +45,7 @@ fn filters_that_automerge_could_not_use_are_refused() {
         &[1, 10, 0, 0, 0],
         &[1, 10, 65, 0, 0],
         &[2, 10, 7, 0, 0],
-        &[
-            0xff, 0xff, 0xff, 0xff, 0x0f, 0xff, 0xff, 0xff, 0xff, 0x0f, 7,
-        ],
+        &[0xff, 0xff, 0xff, 0xff, 0x0f, 0xff, 0xff, 0xff, 0xff, 0x0f, 7],
         &[0x80, 0x80, 0x80, 0x80, 0x10, 0, 7],
     ];
     for bloom in cases {
@@ -64,16 +59,10 @@ fn filters_that_automerge_could_not_use_are_refused() {
 fn lists_of_small_things_are_bounded() {
     let mut delta = full();
     delta.have = vec![Have::default(); 65];
-    assert_eq!(
-        Delta::decode(delta.encode()),
-        Err(DeltaError::TooManyHaves { count: 65 })
-    );
+    assert_eq!(Delta::decode(delta.encode()), Err(DeltaError::TooManyHaves { count: 65 }));
     let mut delta = full();
     delta.changes.push(Bytes::from_static(&[0; 9]));
-    assert_eq!(
-        Delta::decode(delta.encode()),
-        Err(DeltaError::ChangeTooShort { len: 9 })
-    );
+    assert_eq!(Delta::decode(delta.encode()), Err(DeltaError::ChangeTooShort { len: 9 }));
 }
 
 #[test]
@@ -102,20 +91,11 @@ fn automerge_and_this_codec_agree_on_a_whole_conversation() {
             let delta = Delta::decode(bytes.clone()).expect("Automerge wrote it");
             assert_eq!(delta.heads, message.heads);
             assert_eq!(delta.need, message.need);
-            assert!(
-                delta
-                    .changes
-                    .iter()
-                    .map(|c| &c[..])
-                    .eq(message.changes.iter())
-            );
+            assert!(delta.changes.iter().map(|c| &c[..]).eq(message.changes.iter()));
             assert_eq!(delta.encode(), bytes);
             let other = 1 - side;
             let message = Message::decode(&delta.encode()).expect("it is the same");
-            docs[other]
-                .sync()
-                .receive_sync_message(&mut states[other], message)
-                .expect("a valid message");
+            docs[other].sync().receive_sync_message(&mut states[other], message).expect("a valid message");
         }
         if silent == 2 {
             break;
