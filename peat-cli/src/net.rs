@@ -1,10 +1,13 @@
 //! The transport that the command uses: iroh.
 
+use std::time::Instant;
+
 use peat_iroh::{Iroh, Options, Relay};
 use peat_node::Node;
 
 use crate::args::NetworkArgs;
 use crate::failure::{Code, Failure};
+use crate::wait;
 
 /// An endpoint that serves a node.
 pub(crate) struct Network(Iroh);
@@ -27,8 +30,10 @@ impl Network {
         })
     }
 
-    /// Closes the endpoint, and waits until the node knows.
-    pub(crate) fn close(self) {
-        self.0.close_blocking();
+    /// Waits until the endpoint of a closed node has said farewell to its peers, but not beyond the deadline.
+    pub(crate) fn close(self, deadline: Instant) {
+        if wait::until(deadline, self.0.close()).is_none() {
+            tracing::debug!("some peer did not answer the farewell");
+        }
     }
 }

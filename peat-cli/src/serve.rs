@@ -1,6 +1,6 @@
 //! `peat serve`: a node that runs until it is told to stop.
 
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
@@ -31,8 +31,9 @@ pub(crate) fn run(dir: &Path, args: &ServeArgs, output: &mut Output) -> Result<(
     options.config.admission.allow.clone_from(&args.allow);
     let node = Node::open(dir, options).map_err(|error| Failure::open(dir, &error))?;
     let served = serve(dir, args, &node, output, &stop);
-    let closed = wait::until(Instant::now() + CLOSE_TIMEOUT, node.close());
-    served?;
+    let deadline = Instant::now() + CLOSE_TIMEOUT;
+    let closed = wait::until(deadline, node.close());
+    served?.close(deadline);
     match closed {
         Some(closed) => Ok(closed?),
         None => Err(Failure::new(
@@ -43,15 +44,16 @@ pub(crate) fn run(dir: &Path, args: &ServeArgs, output: &mut Output) -> Result<(
     }
 }
 
+/// Serves until asked to stop; what is left to close is the node, and then its network.
 fn serve(
     dir: &Path,
     args: &ServeArgs,
     node: &Node,
     output: &mut Output,
     stop: &mpsc::Receiver<()>,
-) -> Result<(), Failure> {
+) -> Result<Network, Failure> {
     let network = Network::attach(node, &args.network)?;
-    let server = Server::start(dir, node).map_err(|error| {
+    let _server = Server::start(dir, node).map_err(|error| {
         Failure::new(
             Code::Store,
             format!("no socket can be made in {}: {error}", dir.display()),
@@ -64,9 +66,7 @@ fn serve(
     announce(dir, node, output)?;
     // An error means that nobody can ask any more; then there is nothing left to wait for.
     let _ = stop.recv();
-    drop(server);
-    network.close();
-    Ok(())
+    Ok(network)
 }
 
 fn announce(dir: &Path, node: &Node, output: &mut Output) -> Result<(), Failure> {
@@ -102,7 +102,7 @@ fn stop_requests(tied: bool) -> Result<mpsc::Receiver<()>, Failure> {
     });
     if tied {
         thread::spawn(move || {
-            let _ = io::copy(&mut io::stdin().lock().take(u64::MAX), &mut io::sink());
+            let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
             let _ = ask.send(());
         });
     }

@@ -1,6 +1,7 @@
 //! `peat sync`: connect once, end when both sides hold the same.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use peat_node::{Node, Options};
 use serde_json::json;
@@ -11,6 +12,9 @@ use crate::control::{Answer, Client, Request, Status};
 use crate::failure::{Code, Failure};
 use crate::net::Network;
 use crate::output::Output;
+
+/// Time for telling the peer that this was all.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(dir: &Path, args: &SyncArgs, output: &mut Output) -> Result<(), Failure> {
     let status = match Client::connect(dir)? {
@@ -31,13 +35,10 @@ fn once(dir: &Path, args: &SyncArgs) -> Result<Status, Failure> {
     let node = Node::open(dir, Options::default()).map_err(|error| Failure::open(dir, &error))?;
     let network = Network::attach(&node, &args.network);
     let mut access = Access::opened(node);
-    let synced = network.and_then(|network| {
-        let status = level(&mut access, args);
-        network.close();
-        status
-    });
+    let synced = network.and_then(|network| Ok((level(&mut access, args)?, network)));
     let closed = access.close();
-    let status = synced?;
+    let (status, network) = synced?;
+    network.close(Instant::now() + FAREWELL);
     closed.map(|()| status)
 }
 
