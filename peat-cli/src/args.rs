@@ -45,7 +45,8 @@ pub(crate) enum Command {
         /// The document, as `collection:id`
         key: DocId,
         /// A JSON object, or `-` to read it from standard input
-        json: String,
+        #[arg(value_name = "JSON")]
+        value: String,
     },
     /// Print a document as JSON
     Get {

@@ -51,7 +51,7 @@ fn run(args: Args, output: &mut Output) -> Result<(), Failure> {
         Command::Init => init(&dir?, output),
         Command::Id => status::id(&dir?, output),
         Command::Ticket => status::ticket(&dir?, output),
-        Command::Put { key, json } => export::put(&dir?, &key, &json, output),
+        Command::Put { key, value } => export::put(&dir?, &key, &value, output),
         Command::Get { key } => export::get(&dir?, &key, output),
         Command::Ls { prefix } => export::ls(&dir?, &prefix, output),
         Command::Import(args) => import::run(&dir?, &args, output),

@@ -44,16 +44,21 @@ pub(crate) fn command<A: AsRef<OsStr>>(dir: &Path, args: impl IntoIterator<Item 
     command
 }
 
+/// Runs a command to its end, or fails the test at the usual limit.
+pub(crate) fn run(command: Command, input: &[u8]) -> Ended {
+    run_within(LIMIT, command, input)
+}
+
 /// Runs a command to its end, or fails the test at the limit.
-pub(crate) fn run(mut command: Command, input: &[u8]) -> Ended {
+pub(crate) fn run_within(limit: Duration, mut command: Command, input: &[u8]) -> Ended {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = Guard(command.spawn().expect("peat starts"));
     let stdout = collect(child.0.stdout.take().expect("piped"));
     let stderr = collect(child.0.stderr.take().expect("piped"));
     // A command that does not read its input may have ended before it is written.
     let _ = child.0.stdin.take().expect("piped").write_all(input);
-    let stdout = stdout.recv_timeout(LIMIT).expect("peat ends in time");
-    let stderr = stderr.recv_timeout(LIMIT).expect("peat ends in time");
+    let stdout = stdout.recv_timeout(limit).expect("peat ends in time");
+    let stderr = stderr.recv_timeout(limit).expect("peat ends in time");
     let status = child.0.wait().expect("the exit status");
     Ended { code: status.code(), stdout, stderr: String::from_utf8(stderr).expect("UTF-8") }
 }
@@ -173,8 +178,7 @@ impl Serve {
     /// Sends a signal by name and waits for the end: the status, how long it took, and standard error.
     pub(crate) fn end_by(mut self, signal: &str) -> (ExitStatus, Duration, String) {
         let started = Instant::now();
-        let sent = Command::new("kill").arg(format!("-{signal}")).arg(self.child.0.id().to_string()).status();
-        assert!(sent.expect("kill runs").success());
+        signal_to(self.child.0.id(), signal);
         self.ended.recv_timeout(LIMIT).expect("peat serve ends in time");
         let status = self.child.0.wait().expect("the exit status");
         let took = started.elapsed();
@@ -191,8 +195,14 @@ impl Serve {
     }
 }
 
+/// Sends a signal by name.
+pub(crate) fn signal_to(pid: u32, signal: &str) {
+    let sent = Command::new("kill").arg(format!("-{signal}")).arg(pid.to_string()).status();
+    assert!(sent.expect("kill runs").success());
+}
+
 /// Kills its process when the test ends early.
-struct Guard(Child);
+pub(crate) struct Guard(pub(crate) Child);
 
 impl Drop for Guard {
     fn drop(&mut self) {
