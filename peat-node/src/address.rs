@@ -1,4 +1,5 @@
-//! The address book: which peers this node wants, where they were last reached, and the invitations on both sides.
+//! The address book: which peers this node wants, where they were last reached, and the invitations to
+//! show them.
 //!
 //! It lives in the file `peers` of the data directory, replaced atomically, readable by its owner alone because it
 //! holds secrets. What cannot be read is an error and is never taken for an empty book.
@@ -14,6 +15,8 @@ use data_encoding::HEXLOWER;
 use peat_proto::{Invitation, PeerId};
 use serde_json::{Value, json};
 
+use crate::error::{OpenError, at};
+
 /// Most peers that are remembered; of those that are not wanted, the one longest unused gives way.
 pub(crate) const MAX_PEERS: usize = 1024;
 /// Most addresses of one peer; the one longest unused gives way.
@@ -24,21 +27,8 @@ const MAX_FILE: u64 = 1 << 20;
 const FILE: &str = "peers";
 const VERSION: u64 = 1;
 
-/// Why the address book could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum BadBook {
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    #[error(
-        "the file `{FILE}` is damaged or from another version; move it away to begin a new one"
-    )]
-    Damaged,
-}
-
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct AddressBook {
-    /// The secret in this node's tickets.
-    invitation: Invitation,
     /// The most recently used first.
     peers: Vec<Known>,
     saver: Option<Saver>,
@@ -54,33 +44,16 @@ struct Known {
 }
 
 impl AddressBook {
-    /// A book that is forgotten with the process.
-    pub(crate) fn in_memory(fresh: Invitation) -> Self {
-        Self {
-            invitation: fresh,
-            peers: Vec::new(),
-            saver: None,
-        }
-    }
-
-    /// Reads the book of a data directory, or begins one with the invitation `fresh`.
-    pub(crate) fn open(dir: &Path, fresh: Invitation) -> Result<Self, BadBook> {
+    /// Reads the book of a data directory; a new one is empty.
+    pub(crate) fn open(dir: &Path) -> Result<Self, OpenError> {
         let path = dir.join(FILE);
         let mut book = match File::open(&path) {
-            Ok(file) => Self::read(file)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let book = Self::in_memory(fresh);
-                replace(&path, &book.text())?;
-                book
-            }
-            Err(error) => return Err(error.into()),
+            Ok(file) => Self::read(file, &path)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::default(),
+            Err(error) => return Err(at(&path)(error).into()),
         };
         book.saver = Some(Saver::start(path)?);
         Ok(book)
-    }
-
-    pub(crate) fn invitation(&self) -> Invitation {
-        self.invitation
     }
 
     /// The peers to stay connected to, with the invitations to show them.
@@ -96,12 +69,7 @@ impl AddressBook {
     }
 
     /// Remembers to stay connected to a peer, and where its ticket says that it listens.
-    pub(crate) fn want(
-        &mut self,
-        peer: PeerId,
-        addrs: &[SocketAddr],
-        invitation: Option<Invitation>,
-    ) {
+    pub(crate) fn want(&mut self, peer: PeerId, addrs: &[SocketAddr], invitation: Option<Invitation>) {
         self.update(peer, |known| {
             known.wanted = true;
             known.invitation = invitation.or(known.invitation);
@@ -126,12 +94,7 @@ impl AddressBook {
     fn update(&mut self, peer: PeerId, change: impl FnOnce(&mut Known)) {
         let at = self.peers.iter().position(|known| known.peer == peer);
         let old = at.map(|at| self.peers.remove(at));
-        let mut new = old.clone().unwrap_or(Known {
-            peer,
-            wanted: false,
-            invitation: None,
-            addrs: Vec::new(),
-        });
+        let mut new = old.clone().unwrap_or(Known { peer, wanted: false, invitation: None, addrs: Vec::new() });
         change(&mut new);
         let changed = old.as_ref() != Some(&new);
         self.peers.insert(0, new);
@@ -162,24 +125,23 @@ impl AddressBook {
         });
         let book = json!({
             "version": VERSION,
-            "invitation": hex(&self.invitation),
             "peers": peers.collect::<Vec<_>>(),
         });
         format!("{book:#}\n")
     }
 
-    fn read(file: File) -> Result<Self, BadBook> {
-        let mut text = String::new();
-        match file.take(MAX_FILE + 1).read_to_string(&mut text) {
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(BadBook::Damaged),
-            Err(error) => Err(error.into()),
-            Ok(_) if text.len() as u64 > MAX_FILE => Err(BadBook::Damaged),
-            Ok(_) => Self::parse(&text).ok_or(BadBook::Damaged),
+    fn read(file: File, path: &Path) -> Result<Self, OpenError> {
+        let mut text = Vec::new();
+        let read = file.take(MAX_FILE + 1).read_to_end(&mut text);
+        read.map_err(at(path))?;
+        if text.len() as u64 > MAX_FILE {
+            return Err(OpenError::Damaged(FILE));
         }
+        Self::parse(&text).ok_or(OpenError::Damaged(FILE))
     }
 
-    fn parse(text: &str) -> Option<Self> {
-        let book: Value = serde_json::from_str(text).ok()?;
+    fn parse(text: &[u8]) -> Option<Self> {
+        let book: Value = serde_json::from_slice(text).ok()?;
         if book.get("version")?.as_u64()? != VERSION {
             return None;
         }
@@ -187,11 +149,7 @@ impl AddressBook {
         if peers.len() > MAX_PEERS {
             return None;
         }
-        Some(Self {
-            invitation: parse_invitation(book.get("invitation")?)?,
-            peers: peers.iter().map(Known::parse).collect::<Option<_>>()?,
-            saver: None,
-        })
+        Some(Self { peers: peers.iter().map(Known::parse).collect::<Option<_>>()?, saver: None })
     }
 }
 
@@ -239,21 +197,15 @@ impl Saver {
         let newest = Arc::<Mutex<Option<String>>>::default();
         let (wake, woken) = flume::bounded(1);
         let shared = newest.clone();
-        let thread = thread::Builder::new()
-            .name("peat-peers".to_owned())
-            .spawn(move || {
-                while let Ok(()) = woken.recv() {
-                    let text = lock(&shared).take();
-                    if let Some(Err(error)) = text.map(|text| replace(&path, &text)) {
-                        tracing::warn!(%error, "the address book was not saved");
-                    }
+        let thread = thread::Builder::new().name("peat-peers".to_owned()).spawn(move || {
+            while let Ok(()) = woken.recv() {
+                let text = lock(&shared).take();
+                if let Some(Err(error)) = text.map(|text| replace(&path, &text)) {
+                    tracing::warn!(%error, "the address book was not saved");
                 }
-            })?;
-        Ok(Self {
-            newest,
-            wake: Some(wake),
-            thread: Some(thread),
-        })
+            }
+        })?;
+        Ok(Self { newest, wake: Some(wake), thread: Some(thread) })
     }
 
     fn save(&self, text: String) {
@@ -305,7 +257,6 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    const OURS: Invitation = Invitation([1; 32]);
     const THEIRS: Invitation = Invitation([2; 32]);
 
     fn addr(port: u16) -> SocketAddr {
@@ -321,7 +272,7 @@ mod tests {
     #[test]
     fn a_reopened_book_knows_what_was_wanted_where_and_with_which_invitation() {
         let dir = tempfile::tempdir().expect("a directory");
-        let mut book = AddressBook::open(dir.path(), OURS).expect("a new book");
+        let mut book = AddressBook::open(dir.path()).expect("a new book");
         book.want(peer(1), &[addr(1), addr(2)], Some(THEIRS));
         book.want(peer(2), &[], None);
         book.reached(peer(1), addr(3));
@@ -329,8 +280,7 @@ mod tests {
         book.forget(&peer(3));
         drop(book);
 
-        let book = AddressBook::open(dir.path(), Invitation([9; 32])).expect("the same book");
-        assert_eq!(book.invitation(), OURS);
+        let book = AddressBook::open(dir.path()).expect("the same book");
         assert_eq!(book.addrs(&peer(1)), [addr(3), addr(1), addr(2)]);
         let mut wanted: Vec<_> = book.wanted().collect();
         wanted.sort_by_key(|(peer, _)| *peer);
@@ -339,7 +289,7 @@ mod tests {
 
     #[test]
     fn the_book_is_bounded_and_what_is_wanted_stays_longest() {
-        let mut book = AddressBook::in_memory(OURS);
+        let mut book = AddressBook::default();
         book.want(peer(0), &[], None);
         for n in 1..=2 * MAX_PEERS {
             book.reached(peer(n), addr(1));
@@ -356,19 +306,18 @@ mod tests {
     #[test]
     fn a_full_book_can_be_read_back() {
         let dir = tempfile::tempdir().expect("a directory");
-        let mut book = AddressBook::open(dir.path(), OURS).expect("a new book");
+        let mut book = AddressBook::open(dir.path()).expect("a new book");
         let saver = book.saver.take();
         for n in 0..MAX_PEERS {
-            let addrs: Vec<_> = (0..MAX_ADDRS)
-                .map(|port| SocketAddr::from(([0xfd00; 8], 60_000 + port as u16)))
-                .collect();
+            let addrs: Vec<_> =
+                (0..MAX_ADDRS).map(|port| SocketAddr::from(([0xfd00; 8], 60_000 + port as u16))).collect();
             book.want(peer(n), &addrs, Some(THEIRS));
         }
         book.saver = saver;
         book.save();
         let text = book.text();
         drop(book);
-        let book = AddressBook::open(dir.path(), OURS).expect("readable");
+        let book = AddressBook::open(dir.path()).expect("readable");
         assert_eq!(book.text(), text);
     }
 
@@ -376,14 +325,16 @@ mod tests {
     fn a_damaged_book_is_an_error_and_left_alone() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join(FILE);
-        drop(AddressBook::open(dir.path(), OURS).expect("a new book"));
+        let mut book = AddressBook::open(dir.path()).expect("a new book");
+        book.want(peer(1), &[addr(1)], None);
+        drop(book);
         let whole = fs::read(&path).expect("written");
         let later = String::from_utf8_lossy(&whole).replace("\"version\": 1", "\"version\": 2");
         let cut = whole[..whole.len() - 3].to_vec();
         for damaged in [cut, later.into_bytes(), vec![0xff; 9], Vec::new()] {
             fs::write(&path, &damaged).expect("writable");
-            let refused = AddressBook::open(dir.path(), OURS);
-            assert!(matches!(refused, Err(BadBook::Damaged)), "{refused:?}");
+            let refused = AddressBook::open(dir.path());
+            assert!(matches!(refused, Err(OpenError::Damaged(FILE))), "{refused:?}");
             assert_eq!(fs::read(&path).expect("still there"), damaged);
         }
     }
@@ -393,11 +344,10 @@ mod tests {
     fn nobody_else_can_read_the_book() {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().expect("a directory");
-        drop(AddressBook::open(dir.path(), OURS).expect("a new book"));
-        let mode = fs::metadata(dir.path().join(FILE))
-            .expect("there")
-            .permissions()
-            .mode();
+        let mut book = AddressBook::open(dir.path()).expect("a new book");
+        book.want(peer(1), &[], Some(THEIRS));
+        drop(book);
+        let mode = fs::metadata(dir.path().join(FILE)).expect("there").permissions().mode();
         assert_eq!(mode & 0o077, 0);
     }
 }

@@ -22,12 +22,7 @@ pub(crate) struct Dials {
 pub(crate) struct Unreachable(pub(crate) PeerId);
 
 impl Dials {
-    pub(crate) fn attach(
-        &mut self,
-        port: PortId,
-        dials: flume::Sender<Dial>,
-        book: &AddressBook,
-    ) -> Vec<Unreachable> {
+    pub(crate) fn attach(&mut self, port: PortId, dials: flume::Sender<Dial>, book: &AddressBook) -> Vec<Unreachable> {
         self.ports.insert(port, dials);
         self.go_on(None, book)
     }
@@ -43,17 +38,8 @@ impl Dials {
     }
 
     /// The transport could not reach the peer. Late word of a transport that is not asked any more is ignored.
-    pub(crate) fn failed(
-        &mut self,
-        port: PortId,
-        peer: PeerId,
-        book: &AddressBook,
-    ) -> Option<Unreachable> {
-        if self.under_way.get(&peer) == Some(&Some(port)) {
-            self.ask(peer, Some(port), book)
-        } else {
-            None
-        }
+    pub(crate) fn failed(&mut self, port: PortId, peer: PeerId, book: &AddressBook) -> Option<Unreachable> {
+        if self.under_way.get(&peer) == Some(&Some(port)) { self.ask(peer, Some(port), book) } else { None }
     }
 
     pub(crate) fn reached(&mut self, peer: &PeerId) {
@@ -64,32 +50,20 @@ impl Dials {
     fn go_on(&mut self, last: Option<PortId>, book: &AddressBook) -> Vec<Unreachable> {
         let waiting = self.under_way.iter().filter(|(_, asked)| **asked == last);
         let peers: Vec<PeerId> = waiting.map(|(peer, _)| *peer).collect();
-        peers
-            .into_iter()
-            .filter_map(|peer| self.ask(peer, last, book))
-            .collect()
+        peers.into_iter().filter_map(|peer| self.ask(peer, last, book)).collect()
     }
 
     /// Asks the first transport behind `last` that takes the dial.
-    fn ask(
-        &mut self,
-        peer: PeerId,
-        last: Option<PortId>,
-        book: &AddressBook,
-    ) -> Option<Unreachable> {
+    fn ask(&mut self, peer: PeerId, last: Option<PortId>, book: &AddressBook) -> Option<Unreachable> {
         if self.ports.is_empty() && last.is_none() {
             self.under_way.insert(peer, None);
             return None;
         }
         let addrs = book.addrs(&peer);
-        let taken = self
-            .ports
-            .iter()
-            .filter(|(port, _)| last.is_none_or(|last| **port > last))
-            .find(|(_, dials)| {
-                let addrs = addrs.clone();
-                dials.try_send(Dial { peer, addrs }).is_ok()
-            });
+        let taken = self.ports.iter().filter(|(port, _)| last.is_none_or(|last| **port > last)).find(|(_, dials)| {
+            let addrs = addrs.clone();
+            dials.try_send(Dial { peer, addrs }).is_ok()
+        });
         if let Some((port, _)) = taken {
             self.under_way.insert(peer, Some(*port));
             None

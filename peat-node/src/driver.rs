@@ -13,6 +13,7 @@ use peat_proto::{CloseCode, ConnId, Event, Input, Node, Now, Output, PeerId, Rol
 
 use crate::address::AddressBook;
 use crate::dial::{Dials, Unreachable};
+use crate::dir::Dir;
 use crate::inbox::{Message, Outlet};
 use crate::node::ReadError;
 use crate::pending::Reply;
@@ -35,6 +36,8 @@ pub(crate) struct Driver {
     pub(crate) store: StoreThread,
     pub(crate) workers: Workers,
     pub(crate) book: AddressBook,
+    /// Locked as long as the store is open.
+    pub(crate) dir: Option<Dir>,
     pub(crate) state: State,
     pub(crate) closing: Closing,
 }
@@ -127,13 +130,7 @@ impl Driver {
             Message::Close => self.begin_closing(),
             // What comes in later is dropped, which answers that the node is closed.
             _ if self.state.closing => {}
-            Message::Connected {
-                conn,
-                peer,
-                addr,
-                link,
-                outgoing,
-            } => {
+            Message::Connected { conn, peer, addr, link, outgoing } => {
                 if link.role == Role::Dialled {
                     self.state.dials.reached(&peer);
                     if let Some(addr) = addr {
@@ -263,11 +260,7 @@ impl Driver {
                 self.unreachable(failed);
             }
             Output::Dial { .. } => {}
-            Output::Consumed {
-                conn,
-                stream,
-                bytes,
-            } => self.outgoing(conn, Outgoing::Credit { stream, bytes }),
+            Output::Consumed { conn, stream, bytes } => self.outgoing(conn, Outgoing::Credit { stream, bytes }),
             Output::Send { conn, lane, frame } => {
                 self.outgoing(conn, Outgoing::Frame { lane, frame });
             }
@@ -292,7 +285,7 @@ impl Driver {
             Event::Opened { doc } => requests.opened(core, now, &doc),
             Event::OpenFailed { doc, fault } => requests.open_failed(core, now, &doc, fault),
             Event::Imported { doc, outcome, edit } => {
-                requests.imported(core, now, &doc, outcome, Some(edit));
+                requests.imported(core, now, &doc, outcome, edit);
             }
             Event::Durable { doc, edit } => requests.durable(&doc, edit),
             Event::NotDurable { doc, edit, fault } => {
@@ -305,7 +298,7 @@ impl Driver {
             }
             Event::Up { conn, peer } => tracing::info!(conn = conn.0, %peer, "up"),
             Event::Down { conn, peer } => tracing::info!(conn = conn.0, %peer, "down"),
-            Event::Closed { peer, code } => tracing::warn!(%peer, ?code, "connection closed"),
+            Event::Closed { peer, code, by_peer } => tracing::warn!(%peer, code, by_peer, "connection closed"),
             Event::Refused { peer, doc, reason } => tracing::warn!(%peer, %doc, %reason, "refused"),
             Event::Quarantined { doc, fault } => tracing::warn!(%doc, %fault, "left alone"),
             other => tracing::debug!(?other, "event"),
@@ -323,18 +316,19 @@ impl Driver {
         for (conn, outgoing) in std::mem::take(&mut self.state.connections) {
             let code = CloseCode::Normal;
             let _ = outgoing.send(Outgoing::Close { code });
-            self.input(Input::Disconnected { conn });
+            self.input(Input::Disconnected { conn, code: None });
         }
     }
 
     /// Whether everything that was begun has come to an end, well or not.
     fn is_finished(&self) -> bool {
         let state = &self.state;
-        let idle = state.requests.is_empty() && state.writes == 0 && state.jobs == 0;
+        let saved = state.writes == 0 && (state.fault.is_some() || self.core.is_saved());
+        let idle = state.requests.is_empty() && state.jobs == 0 && saved;
         state.crashed || state.closing && idle
     }
 
-    /// Ends the threads, and marks the store as cleanly closed when everything in it is as it should be.
+    /// Ends the threads, and marks the directory as cleanly closed when everything in it is as it should be.
     fn finish(self) {
         let outcome = match self.state.fault {
             _ if self.state.crashed => Err(StoreFault::Closed),
@@ -342,8 +336,13 @@ impl Driver {
             None => Ok(()),
         };
         drop((self.outlet, self.state, self.workers, self.book));
-        let closed = outcome.and_then(|()| self.store.close());
-        self.closing.finish(closed);
+        let outcome = outcome.and(self.store.close());
+        if let (Ok(()), Some(dir)) = (outcome, self.dir)
+            && let Err(error) = dir.close()
+        {
+            tracing::warn!(%error, "not marked as cleanly closed");
+        }
+        self.closing.finish(outcome);
     }
 }
 
@@ -356,10 +355,7 @@ impl Clock {
         let micros = u64::try_from(self.0.elapsed().as_micros()).unwrap_or(u64::MAX);
         let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let millis = unix.map_or(0, |span| span.as_millis());
-        Now {
-            mono: Time::from_micros(micros),
-            unix_ms: u64::try_from(millis).unwrap_or(u64::MAX),
-        }
+        Now { mono: Time::from_micros(micros), unix_ms: u64::try_from(millis).unwrap_or(u64::MAX) }
     }
 
     /// A day from now for what lies further ahead: waking too early does no harm.

@@ -78,10 +78,7 @@ pub(crate) struct Outlet {
 pub(crate) fn inbox() -> (Inbox, Outlet) {
     let (sender, messages) = flume::unbounded();
     let inbox = Inbox(Arc::new(RwLock::new(Some(sender))));
-    let outlet = Outlet {
-        messages,
-        inbox: inbox.clone(),
-    };
+    let outlet = Outlet { messages, inbox: inbox.clone() };
     (inbox, outlet)
 }
 

@@ -40,10 +40,7 @@ pub(crate) fn check_depth(value: &Json) -> Result<(), TooDeep> {
 }
 
 /// Makes the root equal to `object`, whose depth has been checked.
-pub(crate) fn write(
-    tx: &mut Transaction<'_>,
-    object: &Map<String, Json>,
-) -> Result<(), AutomergeError> {
+pub(crate) fn write(tx: &mut Transaction<'_>, object: &Map<String, Json>) -> Result<(), AutomergeError> {
     write_map(tx, &ROOT, object)
 }
 
@@ -52,11 +49,7 @@ pub(crate) fn read(doc: &impl ReadDoc) -> Result<Json, TooDeep> {
     read_object(doc, &ROOT, ObjType::Map, MAX_DEPTH)
 }
 
-fn write_map(
-    tx: &mut Transaction<'_>,
-    map: &ObjId,
-    new: &Map<String, Json>,
-) -> Result<(), AutomergeError> {
+fn write_map(tx: &mut Transaction<'_>, map: &ObjId, new: &Map<String, Json>) -> Result<(), AutomergeError> {
     for key in keys(tx, map) {
         if !new.contains_key(&key) {
             tx.delete(map, key)?;
@@ -76,9 +69,7 @@ fn write_list(tx: &mut Transaction<'_>, list: &ObjId, new: &[Json]) -> Result<()
         start += 1;
     }
     let mut kept = 0;
-    while kept < shorter - start
-        && holds(tx, list, old_len - kept - 1, new.get(new.len() - kept - 1))
-    {
+    while kept < shorter - start && holds(tx, list, old_len - kept - 1, new.get(new.len() - kept - 1)) {
         kept += 1;
     }
     let (old_end, new_end) = (old_len - kept, new.len() - kept);
@@ -98,12 +89,7 @@ fn write_list(tx: &mut Transaction<'_>, list: &ObjId, new: &[Json]) -> Result<()
     Ok(())
 }
 
-fn write_value(
-    tx: &mut Transaction<'_>,
-    parent: &ObjId,
-    prop: Prop,
-    new: &Json,
-) -> Result<(), AutomergeError> {
+fn write_value(tx: &mut Transaction<'_>, parent: &ObjId, prop: Prop, new: &Json) -> Result<(), AutomergeError> {
     let old = tx.get(parent, prop.clone())?;
     match (old.map(|(value, id)| (value.into_owned(), id)), new) {
         (Some((Value::Object(ObjType::Map | ObjType::Table), id)), Json::Object(_))
@@ -149,52 +135,31 @@ fn scalar(value: &Json) -> ScalarValue {
             let int = number.as_i64().map(ScalarValue::Int);
             let uint = || number.as_u64().map(ScalarValue::Uint);
             let float = || number.as_f64().map(ScalarValue::F64);
-            int.or_else(uint)
-                .or_else(float)
-                .unwrap_or(ScalarValue::Null)
+            int.or_else(uint).or_else(float).unwrap_or(ScalarValue::Null)
         }
         Json::Null | Json::Array(_) | Json::Object(_) => ScalarValue::Null,
     }
 }
 
 /// Whether the item reads as `expected`. `expected` bounds the depth.
-fn holds(
-    doc: &impl ReadDoc,
-    parent: &ObjId,
-    prop: impl Into<Prop>,
-    expected: Option<&Json>,
-) -> bool {
+fn holds(doc: &impl ReadDoc, parent: &ObjId, prop: impl Into<Prop>, expected: Option<&Json>) -> bool {
     let (Ok(Some((value, id))), Some(expected)) = (doc.get(parent, prop), expected) else {
         return false;
     };
     match (value, expected) {
         (Value::Object(ObjType::Map | ObjType::Table), Json::Object(map)) => {
-            doc.length(&id) == map.len()
-                && map
-                    .iter()
-                    .all(|(key, item)| holds(doc, &id, key.as_str(), Some(item)))
+            doc.length(&id) == map.len() && map.iter().all(|(key, item)| holds(doc, &id, key.as_str(), Some(item)))
         }
         (Value::Object(ObjType::List), Json::Array(list)) => {
-            doc.length(&id) == list.len()
-                && list
-                    .iter()
-                    .enumerate()
-                    .all(|(at, item)| holds(doc, &id, at, Some(item)))
+            doc.length(&id) == list.len() && list.iter().enumerate().all(|(at, item)| holds(doc, &id, at, Some(item)))
         }
-        (Value::Object(ObjType::Text), Json::String(text)) => {
-            doc.text(&id).is_ok_and(|old| old == *text)
-        }
+        (Value::Object(ObjType::Text), Json::String(text)) => doc.text(&id).is_ok_and(|old| old == *text),
         (Value::Scalar(old), expected) => read_scalar(&old) == *expected,
         _ => false,
     }
 }
 
-fn read_object(
-    doc: &impl ReadDoc,
-    object: &ObjId,
-    kind: ObjType,
-    left: usize,
-) -> Result<Json, TooDeep> {
+fn read_object(doc: &impl ReadDoc, object: &ObjId, kind: ObjType, left: usize) -> Result<Json, TooDeep> {
     if kind == ObjType::Text {
         return Ok(Json::String(doc.text(object).unwrap_or_default()));
     }
@@ -222,12 +187,7 @@ fn keys(doc: &impl ReadDoc, map: &ObjId) -> Vec<String> {
     doc.keys(map).collect()
 }
 
-fn read_value(
-    doc: &impl ReadDoc,
-    parent: &ObjId,
-    prop: Prop,
-    left: usize,
-) -> Result<Json, TooDeep> {
+fn read_value(doc: &impl ReadDoc, parent: &ObjId, prop: Prop, left: usize) -> Result<Json, TooDeep> {
     match doc.get(parent, prop) {
         Ok(Some((Value::Object(kind), id))) => read_object(doc, &id, kind, left),
         Ok(Some((Value::Scalar(scalar), _))) => Ok(read_scalar(&scalar)),
@@ -351,14 +311,8 @@ mod tests {
     fn only_differences_are_written() {
         let mut doc = blank();
         put(&mut doc, &json!({"a": {"x": 1, "y": [1, 2, 3, 4]}, "b": 1}));
-        assert_eq!(
-            put(&mut doc, &json!({"a": {"x": 1, "y": [1, 2, 9, 4]}, "b": 1})),
-            1
-        );
-        assert_eq!(
-            put(&mut doc, &json!({"a": {"x": 1, "y": [1, 9, 4]}, "b": 1})),
-            1
-        );
+        assert_eq!(put(&mut doc, &json!({"a": {"x": 1, "y": [1, 2, 9, 4]}, "b": 1})), 1);
+        assert_eq!(put(&mut doc, &json!({"a": {"x": 1, "y": [1, 9, 4]}, "b": 1})), 1);
         assert_eq!(put(&mut doc, &json!({"a": {"x": 1, "y": [1, 9, 7, 4]}})), 2);
     }
 
@@ -368,10 +322,7 @@ mod tests {
         put(&mut doc, &json!({"a": 1, "l": [{"n": 1}, {"n": 2}]}));
         let mut other = doc.fork().with_actor(ActorId::from([2; 16]));
         put(&mut doc, &json!({"a": 2, "l": [{"n": 1}, {"n": 5}]}));
-        put(
-            &mut other,
-            &json!({"a": 1, "b": 3, "l": [{"n": 4}, {"n": 2}]}),
-        );
+        put(&mut other, &json!({"a": 1, "b": 3, "l": [{"n": 4}, {"n": 2}]}));
         doc.merge(&mut other).expect("merge");
         let both = json!({"a": 2, "b": 3, "l": [{"n": 4}, {"n": 5}]});
         assert_eq!(read(&doc), Ok(both));

@@ -3,7 +3,9 @@
 
 mod address;
 mod dial;
+pub mod dir;
 mod driver;
+mod error;
 mod inbox;
 pub mod json;
 mod node;
@@ -15,7 +17,9 @@ mod ticket;
 pub mod transport;
 mod workers;
 
-pub use node::{Node, OpenError, Options, ReadError, WriteError};
+pub use dir::Dir;
+pub use error::OpenError;
+pub use node::{Node, Options, ReadError, WriteError};
 pub use peat_proto::{self as proto, DocId, Heads, Origin, PeerId};
 pub use pending::Pending;
 pub use subscription::{Change, Subscription};

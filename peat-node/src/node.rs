@@ -10,13 +10,13 @@ use automerge::transaction::Transaction;
 use automerge::{Automerge, AutomergeError};
 use ed25519_dalek::SigningKey;
 use peat_proto::store::{Entry, StoreFault};
-use peat_proto::{
-    self as proto, Boot, Config, DocId, Heads, Invitation, Listing, PeerId, Refusal, Stats,
-};
+use peat_proto::{self as proto, Boot, Config, DocId, Heads, Invitation, Listing, PeerId, Refusal, Stats};
 use serde_json::Value;
 
-use crate::address::{AddressBook, BadBook};
+use crate::address::AddressBook;
+use crate::dir::Dir;
 use crate::driver::{Clock, Closing, Driver, State};
+use crate::error::OpenError;
 use crate::inbox::{Message, inbox};
 use crate::json::{self, TooDeep};
 use crate::pending::{Pending, Permits, Reply, pending};
@@ -41,15 +41,11 @@ use crate::workers::Workers;
 /// use peat_node::{DocId, Node, Options};
 /// use serde_json::json;
 ///
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # if false {
 /// let node = Node::in_memory(Options::default());
 /// let doc = DocId::new("notes:1")?;
 /// node.put(&doc, json!({"title": "first light"})).wait()?;
 /// assert_eq!(node.get(&doc).wait()?, Some(json!({"title": "first light"})));
-/// # }
-/// # Ok(())
-/// # }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct Node(Arc<Handle>);
@@ -72,30 +68,6 @@ pub struct Options {
     /// The core's limits and policies. When `admission` names no invitation, and does not let everybody in, the node
     /// issues one of its own, draws it once and keeps it in its data directory.
     pub config: Config,
-}
-
-/// Why a data directory could not be opened.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// Another process holds the lock.
-    #[error("another process uses this data directory")]
-    Locked,
-    /// The directory does not exist or holds no key: [`Node::init`] comes first.
-    #[error("no node lives here")]
-    NotInitialised,
-    /// The secret key's permissions are too wide.
-    #[error("the key file can be read by others")]
-    KeyExposed,
-    /// The operating system refused.
-    #[error("the data directory cannot be used: {0}")]
-    Io(#[from] io::Error),
-    /// The store cannot be understood.
-    #[error("the store is damaged or from another version: {0}")]
-    Store(String),
-    /// The file of known peers cannot be understood.
-    #[error("the address book cannot be used: {0}")]
-    AddressBook(String),
 }
 
 /// Why a write was not done, or is not known to be durable.
@@ -156,15 +128,30 @@ impl Node {
     /// # Errors
     /// [`OpenError`] if that is not possible; nothing that was there is changed.
     pub fn init(dir: &Path) -> Result<PeerId, OpenError> {
-        todo!("{dir:?}")
+        Dir::init(dir)
     }
 
     /// Opens the node that lives in `dir`, and locks the directory until it is closed. Starts the threads.
     ///
+    /// ```no_run
+    /// # use peat_node::{Node, Options};
+    /// # use std::path::Path;
+    /// let dir = Path::new("/var/lib/peat");
+    /// Node::init(dir)?;
+    /// let node = Node::open(dir, Options::default())?;
+    /// println!("{}", node.id());
+    /// # Ok::<(), peat_node::OpenError>(())
+    /// ```
+    ///
     /// # Errors
     /// [`OpenError`] says what is in the way. Nothing is repaired by guessing.
     pub fn open(dir: &Path, options: Options) -> Result<Self, OpenError> {
-        todo!("{dir:?} {options:?}")
+        let (dir, mut store) = Dir::open(dir)?;
+        let book = AddressBook::open(dir.path())?;
+        let entries = store.entries()?;
+        let identity = Identity { secret: dir.seed(), invitation: dir.invitation(), boot: dir.boot() };
+        let home = Home { store: Box::new(store), dir: Some(dir), book };
+        Ok(Self::start(identity, home, entries, options)?)
     }
 
     /// A node that keeps nothing, under a new identity.
@@ -173,17 +160,10 @@ impl Node {
     /// If the operating system gives no randomness or no thread.
     #[must_use]
     pub fn in_memory(options: Options) -> Self {
-        let identity = Identity {
-            secret: random(),
-            boot: Boot {
-                store: random(),
-                number: 1,
-            },
-        };
-        let book = AddressBook::in_memory(Invitation(random()));
-        let store = Box::<MemoryStore>::default();
-        Self::start(identity, store, Vec::new(), book, options)
-            .expect("the operating system gives a few threads")
+        let identity =
+            Identity { secret: random(), invitation: Invitation(random()), boot: Boot { store: random(), number: 1 } };
+        let home = Home { store: Box::<MemoryStore>::default(), dir: None, book: AddressBook::default() };
+        Self::start(identity, home, Vec::new(), options).expect("the operating system gives a few threads")
     }
 
     /// The node's id: its public key.
@@ -226,9 +206,7 @@ impl Node {
         R: Send + 'static,
         E: Send + 'static,
     {
-        self.request(doc, write_closed, |reply| {
-            Edit::new(f, WriteError::Aborted, reply)
-        })
+        self.request(doc, write_closed, |reply| Edit::new(f, WriteError::Aborted, reply))
     }
 
     /// The document as JSON (see [`crate::json`]), with what is not yet durable; `None` if there is no such document.
@@ -244,11 +222,7 @@ impl Node {
     }
 
     /// Merges saved Automerge bytes into a document; answers its heads. Done when durable.
-    pub fn import(
-        &self,
-        doc: &DocId,
-        bytes: Vec<u8>,
-    ) -> Pending<Result<Heads, WriteError<Infallible>>> {
+    pub fn import(&self, doc: &DocId, bytes: Vec<u8>) -> Pending<Result<Heads, WriteError<Infallible>>> {
         self.request(doc, write_closed, |reply| Import::new(bytes.into(), reply))
     }
 
@@ -295,11 +269,7 @@ impl Node {
     pub fn ticket(&self) -> Ticket {
         let mut addrs = self.0.hub.addrs();
         addrs.truncate(Ticket::MAX_ADDRS);
-        Ticket {
-            peer: self.0.id,
-            addrs,
-            invitation: self.0.invitation,
-        }
+        Ticket { peer: self.0.id, addrs, invitation: self.0.invitation }
     }
 
     /// A port for one more transport. Dials go to the transport that was attached first, then to the others.
@@ -320,27 +290,16 @@ impl Node {
         answer
     }
 
-    fn request<T, Q>(
-        &self,
-        doc: &DocId,
-        closed: fn() -> T,
-        request: impl FnOnce(Reply<T>) -> Q,
-    ) -> Pending<T>
+    fn request<T, Q>(&self, doc: &DocId, closed: fn() -> T, request: impl FnOnce(Reply<T>) -> Q) -> Pending<T>
     where
         T: 'static,
         Q: Request + 'static,
     {
         let doc = doc.clone();
-        self.ask(closed, |reply| {
-            Message::Request(doc, Box::new(request(reply)))
-        })
+        self.ask(closed, |reply| Message::Request(doc, Box::new(request(reply))))
     }
 
-    fn ask<T: 'static>(
-        &self,
-        closed: fn() -> T,
-        message: impl FnOnce(Reply<T>) -> Message,
-    ) -> Pending<T> {
+    fn ask<T: 'static>(&self, closed: fn() -> T, message: impl FnOnce(Reply<T>) -> Message) -> Pending<T> {
         let (reply, answer) = pending(closed);
         let reply = reply.holding(self.0.permits.take());
         self.0.hub.inbox.send(message(reply));
@@ -349,26 +308,28 @@ impl Node {
 }
 
 /// Who a node is.
-pub(crate) struct Identity {
-    pub(crate) secret: [u8; 32],
-    pub(crate) boot: Boot,
+struct Identity {
+    secret: [u8; 32],
+    invitation: Invitation,
+    boot: Boot,
+}
+
+/// Where a node keeps what it knows.
+struct Home {
+    store: Box<dyn Store>,
+    dir: Option<Dir>,
+    book: AddressBook,
 }
 
 impl Node {
     /// Starts the threads around a store and what was read from it.
-    pub(crate) fn start(
-        identity: Identity,
-        store: Box<dyn Store>,
-        entries: Vec<Entry>,
-        book: AddressBook,
-        options: Options,
-    ) -> io::Result<Self> {
+    fn start(identity: Identity, home: Home, entries: Vec<Entry>, options: Options) -> io::Result<Self> {
         let key = SigningKey::from_bytes(&identity.secret);
         let id = PeerId(key.verifying_key().to_bytes());
         let mut config = options.config;
         let admission = &mut config.admission;
         if !admission.open && admission.invitations.is_empty() {
-            admission.invitations.push(book.invitation());
+            admission.invitations.push(identity.invitation);
         }
         let invitation = admission.invitations.first().copied();
 
@@ -376,7 +337,9 @@ impl Node {
         let clock = Clock::start();
         let core = proto::Node::new(config, id, identity.boot, random(), entries, clock.now());
         let answers = inbox.clone();
-        let store = StoreThread::spawn(store, move |answer| answers.send(Message::Stored(answer)))?;
+        let store = StoreThread::spawn(home.store, move |answer| {
+            answers.send(Message::Stored(answer));
+        })?;
         let closing = Closing::default();
         let driver = Driver {
             core,
@@ -384,13 +347,12 @@ impl Node {
             outlet,
             store,
             workers: Workers::start(&inbox)?,
-            book,
+            book: home.book,
+            dir: home.dir,
             state: State::default(),
             closing: closing.clone(),
         };
-        let thread = thread::Builder::new()
-            .name("peat-loop".to_owned())
-            .spawn(move || driver.run())?;
+        let thread = thread::Builder::new().name("peat-loop".to_owned()).spawn(move || driver.run())?;
         Ok(Self(Arc::new(Handle {
             id,
             hub: Arc::new(Hub::new(inbox, identity.secret)),

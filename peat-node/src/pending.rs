@@ -41,15 +41,8 @@ pub(crate) struct Permit(flume::Receiver<()>);
 /// A pair of ends; `closed` makes the answer for the case that the node stops first.
 pub(crate) fn pending<T: 'static>(closed: fn() -> T) -> (Reply<T>, Pending<T>) {
     let (reply, answer) = flume::bounded(1);
-    let pending = Pending {
-        answer,
-        polled: None,
-        closed,
-    };
-    let reply = Reply {
-        answer: reply,
-        permit: None,
-    };
+    let pending = Pending { answer, polled: None, closed };
+    let reply = Reply { answer: reply, permit: None };
     (reply, pending)
 }
 
@@ -114,9 +107,7 @@ impl<T: 'static> Future for Pending<T> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
         let this = self.get_mut();
         let answer = &this.answer;
-        let future = this
-            .polled
-            .get_or_insert_with(|| answer.clone().into_recv_async());
+        let future = this.polled.get_or_insert_with(|| answer.clone().into_recv_async());
         let received = ready!(Pin::new(future).poll(cx)).ok();
         Poll::Ready(settle(received, this.closed))
     }
@@ -180,8 +171,7 @@ mod tests {
     fn a_panic_is_raised_again_where_the_answer_is_awaited() {
         let (reply, answer) = pending(|| ());
         reply.finish(Err(Box::new("boom")));
-        let payload = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| answer.wait()))
-            .expect_err("panics");
+        let payload = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| answer.wait())).expect_err("panics");
         assert_eq!(payload.downcast_ref(), Some(&"boom"));
     }
 }

@@ -55,7 +55,13 @@ pub(crate) struct Requests {
     /// Documents whose next request waits for the core. Requests for one document keep their order.
     queues: BTreeMap<DocId, Queue>,
     /// Requests whose edits wait for the disk, the oldest first.
-    written: BTreeMap<DocId, VecDeque<(EditId, Box<dyn Request>)>>,
+    written: BTreeMap<DocId, VecDeque<Written>>,
+}
+
+/// A request, and the edit whose durability answers it.
+struct Written {
+    edit: EditId,
+    request: Box<dyn Request>,
 }
 
 #[derive(Default)]
@@ -73,13 +79,7 @@ impl Requests {
     }
 
     /// Does the request, behind the earlier ones for this document.
-    pub(crate) fn submit(
-        &mut self,
-        core: &mut Node,
-        now: Now,
-        doc: &DocId,
-        request: Box<dyn Request>,
-    ) {
+    pub(crate) fn submit(&mut self, core: &mut Node, now: Now, doc: &DocId, request: Box<dyn Request>) {
         let idle = !self.queues.contains_key(doc);
         let queue = self.queues.entry(doc.clone()).or_default();
         queue.waiting.push_back(request);
@@ -96,17 +96,11 @@ impl Requests {
     }
 
     /// The document could not be loaded: everything that waits for it fails.
-    pub(crate) fn open_failed(
-        &mut self,
-        core: &mut Node,
-        now: Now,
-        doc: &DocId,
-        fault: StoreFault,
-    ) {
+    pub(crate) fn open_failed(&mut self, core: &mut Node, now: Now, doc: &DocId, fault: StoreFault) {
         let Some(queue) = self.queues.get_mut(doc) else {
             return;
         };
-        queue.opens = queue.opens.saturating_sub(1);
+        queue.opens = 0;
         if queue.importing {
             return;
         }
@@ -123,7 +117,7 @@ impl Requests {
         now: Now,
         doc: &DocId,
         outcome: Result<Heads, Refusal>,
-        edit: Option<EditId>,
+        edit: EditId,
     ) {
         let Some(queue) = self.queues.get_mut(doc).filter(|queue| queue.importing) else {
             return;
@@ -132,10 +126,10 @@ impl Requests {
         if let Some(mut request) = queue.waiting.pop_front() {
             let refused = outcome.is_err();
             request.imported(outcome);
-            match edit {
-                _ if refused => request.answer(Ok(())),
-                Some(edit) => self.await_disk(doc, edit, request),
-                None => self.await_earlier(doc, request),
+            if refused {
+                request.answer(Ok(()));
+            } else {
+                self.await_disk(doc, edit, request);
             }
         }
         self.go_on(core, now, doc);
@@ -182,14 +176,14 @@ impl Requests {
 
     fn await_disk(&mut self, doc: &DocId, edit: EditId, request: Box<dyn Request>) {
         let written = self.written.entry(doc.clone()).or_default();
-        written.push_back((edit, request));
+        written.push_back(Written { edit, request });
     }
 
     /// A write that changed nothing is as durable as the writes that it found.
     fn await_earlier(&mut self, doc: &DocId, request: Box<dyn Request>) {
         let earlier = self.written.get_mut(doc);
-        match earlier.and_then(|written| Some((written.back()?.0, written))) {
-            Some((edit, written)) => written.push_back((edit, request)),
+        match earlier.and_then(|written| Some((written.back()?.edit, written))) {
+            Some((edit, written)) => written.push_back(Written { edit, request }),
             None => request.answer(Ok(())),
         }
     }
@@ -198,8 +192,10 @@ impl Requests {
         let btree_map::Entry::Occupied(mut written) = self.written.entry(doc.clone()) else {
             return;
         };
-        while let Some((_, request)) = written.get_mut().pop_front_if(|(of, _)| *of <= edit) {
-            request.answer(outcome);
+        while written.get().front().is_some_and(|oldest| oldest.edit <= edit) {
+            if let Some(oldest) = written.get_mut().pop_front() {
+                oldest.request.answer(outcome);
+            }
         }
         if written.get().is_empty() {
             written.remove();
@@ -225,17 +221,8 @@ enum Rollback<A> {
 }
 
 impl<F, R, E, A> Edit<F, R, E, A> {
-    pub(crate) fn new(
-        edit: F,
-        refuse: fn(A) -> WriteError<E>,
-        reply: Reply<Result<R, WriteError<E>>>,
-    ) -> Self {
-        Self {
-            edit: Some(edit),
-            refuse,
-            outcome: None,
-            reply,
-        }
+    pub(crate) fn new(edit: F, refuse: fn(A) -> WriteError<E>, reply: Reply<Result<R, WriteError<E>>>) -> Self {
+        Self { edit: Some(edit), refuse, outcome: None, reply }
     }
 }
 
@@ -251,9 +238,7 @@ where
         let edit = &mut self.edit;
         // The transaction is rolled back when this returns an error, so a panic leaves nothing half-done behind.
         let outcome = core.edit(now, doc, |tx| {
-            let run = edit
-                .take()
-                .map(|edit| catch_unwind(AssertUnwindSafe(|| edit(tx))));
+            let run = edit.take().map(|edit| catch_unwind(AssertUnwindSafe(|| edit(tx))));
             match run {
                 Some(Ok(Ok(value))) => Ok(Some(value)),
                 Some(Ok(Err(error))) => Err(Rollback::Error(error)),
@@ -265,13 +250,10 @@ where
         let refused = match outcome {
             Ok(value) => {
                 self.outcome = value.map(|value| Ok(Ok(value)));
-                return if after > before {
-                    Progress::Written(after)
-                } else {
-                    Progress::Unchanged
-                };
+                return if after > before { Progress::Written(after) } else { Progress::Unchanged };
             }
-            Err(EditError::NotLoaded | EditError::Busy) if self.edit.is_some() => {
+            // Opening an unreadable document tries to load it again, and says why that fails.
+            Err(EditError::NotLoaded | EditError::Busy | EditError::Unreadable) => {
                 return Progress::Cold;
             }
             Err(EditError::Aborted(Rollback::Panic(payload))) => {
@@ -306,11 +288,7 @@ pub(crate) struct Import<E: 'static> {
 
 impl<E> Import<E> {
     pub(crate) fn new(bytes: Bytes, reply: Reply<Result<Heads, WriteError<E>>>) -> Self {
-        Self {
-            bytes,
-            outcome: Err(WriteError::Closed),
-            reply,
-        }
+        Self { bytes, outcome: Err(WriteError::Closed), reply }
     }
 }
 
@@ -346,11 +324,7 @@ impl<T> Read<T> {
         read: fn(&Automerge) -> Result<T, ReadError>,
         reply: Reply<Result<Option<T>, ReadError>>,
     ) -> Self {
-        Self {
-            read,
-            outcome: Err(ReadError::Closed),
-            reply,
-        }
+        Self { read, outcome: Err(ReadError::Closed), reply }
     }
 }
 
@@ -367,9 +341,7 @@ impl<T: Send + 'static> Request for Read<T> {
     fn answer(self: Box<Self>, outcome: Result<(), Failure>) {
         self.reply.send(match outcome {
             Ok(()) => self.outcome,
-            Err(Failure::Unreadable(fault) | Failure::NotDurable(fault)) => {
-                Err(ReadError::Store(fault))
-            }
+            Err(Failure::Unreadable(fault) | Failure::NotDurable(fault)) => Err(ReadError::Store(fault)),
         });
     }
 }

@@ -47,18 +47,8 @@ struct Backlog {
 pub(crate) fn subscription(prefix: &str) -> (Feed, Subscription) {
     let shared = Arc::<Mutex<Backlog>>::default();
     let (wake, woken) = flume::bounded(1);
-    let feed = Feed {
-        prefix: prefix.to_owned(),
-        shared: shared.clone(),
-        wake,
-    };
-    (
-        feed,
-        Subscription {
-            shared,
-            wake: woken,
-        },
-    )
+    let feed = Feed { prefix: prefix.to_owned(), shared: shared.clone(), wake };
+    (feed, Subscription { shared, wake: woken })
 }
 
 impl Feed {
@@ -197,10 +187,7 @@ mod tests {
         let (feed, mut changes) = subscription("");
         feed.push(&change("a:1", 1));
         drop(feed);
-        assert_eq!(
-            pollster::block_on(changes.next_async()),
-            Some(change("a:1", 1))
-        );
+        assert_eq!(pollster::block_on(changes.next_async()), Some(change("a:1", 1)));
         assert_eq!(pollster::block_on(changes.next_async()), None);
         assert_eq!(changes.next(), None);
     }

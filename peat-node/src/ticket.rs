@@ -69,10 +69,7 @@ pub enum BadTicket {
     #[error("the ticket is not well formed; ask for a new one")]
     Item,
     /// More than [`Ticket::MAX_ADDRS`] addresses.
-    #[error(
-        "the ticket has more than {} addresses; ask for a new one",
-        Ticket::MAX_ADDRS
-    )]
+    #[error("the ticket has more than {} addresses; ask for a new one", Ticket::MAX_ADDRS)]
     TooManyAddresses,
 }
 
@@ -108,9 +105,7 @@ impl Ticket {
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, BadTicket> {
-        let (body, sum) = bytes
-            .split_last_chunk::<CHECKSUM>()
-            .ok_or(BadTicket::Mistyped)?;
+        let (body, sum) = bytes.split_last_chunk::<CHECKSUM>().ok_or(BadTicket::Mistyped)?;
         if checksum(body) != *sum {
             return Err(BadTicket::Mistyped);
         }
@@ -119,23 +114,13 @@ impl Ticket {
             return Err(BadTicket::Version(*version));
         }
         let (peer, mut rest) = rest.split_first_chunk().ok_or(BadTicket::Item)?;
-        let mut ticket = Self {
-            peer: PeerId(*peer),
-            addrs: Vec::new(),
-            invitation: None,
-        };
+        let mut ticket = Self { peer: PeerId(*peer), addrs: Vec::new(), invitation: None };
         while let Some(([kind, len], tail)) = rest.split_first_chunk() {
-            let (value, tail) = tail
-                .split_at_checked(usize::from(*len))
-                .ok_or(BadTicket::Item)?;
+            let (value, tail) = tail.split_at_checked(usize::from(*len)).ok_or(BadTicket::Item)?;
             ticket.take(*kind, value)?;
             rest = tail;
         }
-        if rest.is_empty() {
-            Ok(ticket)
-        } else {
-            Err(BadTicket::Item)
-        }
+        if rest.is_empty() { Ok(ticket) } else { Err(BadTicket::Item) }
     }
 
     fn take(&mut self, kind: u8, value: &[u8]) -> Result<(), BadTicket> {
@@ -157,8 +142,7 @@ impl Ticket {
             _ => <[u8; 16]>::try_from(ip).map(|ip| IpAddr::V6(Ipv6Addr::from(ip))),
         };
         let ip = ip.map_err(|_| BadTicket::Item)?;
-        self.addrs
-            .push(SocketAddr::new(ip, u16::from_be_bytes(*port)));
+        self.addrs.push(SocketAddr::new(ip, u16::from_be_bytes(*port)));
         Ok(())
     }
 }
@@ -182,9 +166,7 @@ impl FromStr for Ticket {
         if let Some(at) = digits.chars().position(|c| strange(&c)) {
             return Err(BadTicket::Character(PREFIX.len() + at + 1));
         }
-        let bytes = BASE32_NOPAD
-            .decode(digits.to_ascii_uppercase().as_bytes())
-            .map_err(|_| BadTicket::Mistyped)?;
+        let bytes = BASE32_NOPAD.decode(digits.to_ascii_uppercase().as_bytes()).map_err(|_| BadTicket::Mistyped)?;
         Self::decode(&bytes)
     }
 }
@@ -266,11 +248,7 @@ mod tests {
         let text = sample().to_string();
         for cut in 0..text.len() {
             let refused = text[..cut].parse::<Ticket>();
-            let expected = if cut < PREFIX.len() {
-                BadTicket::Prefix
-            } else {
-                BadTicket::Mistyped
-            };
+            let expected = if cut < PREFIX.len() { BadTicket::Prefix } else { BadTicket::Mistyped };
             assert_eq!(refused, Err(expected), "cut at {cut}");
         }
     }
@@ -297,34 +275,19 @@ mod tests {
         let text = sample().to_string();
         let parse = |text: &str| text.parse::<Ticket>();
         assert_eq!(parse(&format!(" {text}")), Err(BadTicket::Prefix));
-        assert_eq!(
-            parse(&format!("{text} ")),
-            Err(BadTicket::Character(text.len() + 1))
-        );
+        assert_eq!(parse(&format!("{text} ")), Err(BadTicket::Character(text.len() + 1)));
         let shouted = format!("peat{}", text[4..].to_ascii_uppercase());
         assert_eq!(parse(&shouted), Err(BadTicket::Character(5)));
-        assert_eq!(
-            parse(&format!("peat{}", "a".repeat(700))),
-            Err(BadTicket::TooLong)
-        );
+        assert_eq!(parse(&format!("peat{}", "a".repeat(700))), Err(BadTicket::TooLong));
 
         let body = |tail: &[u8]| [&[VERSION][..], &[9; 32], tail].concat();
-        assert_eq!(
-            parse(&text_of([&[2][..], &[9; 32]].concat())),
-            Err(BadTicket::Version(2))
-        );
+        assert_eq!(parse(&text_of([&[2][..], &[9; 32]].concat())), Err(BadTicket::Version(2)));
         assert_eq!(parse(&text_of(body(&[77, 0]))), Err(BadTicket::Item));
-        assert_eq!(
-            parse(&text_of(body(&[IPV4, 5, 1, 2, 3, 4, 5]))),
-            Err(BadTicket::Item)
-        );
+        assert_eq!(parse(&text_of(body(&[IPV4, 5, 1, 2, 3, 4, 5]))), Err(BadTicket::Item));
         assert_eq!(parse(&text_of(body(&[IPV4]))), Err(BadTicket::Item));
         let late = [&[IPV4, 6, 1, 2, 3, 4, 5, 6, INVITATION, 32][..], &[1; 32]].concat();
         assert_eq!(parse(&text_of(body(&late))), Err(BadTicket::Item));
         let many = [IPV4, 6, 1, 2, 3, 4, 5, 6].repeat(17);
-        assert_eq!(
-            parse(&text_of(body(&many))),
-            Err(BadTicket::TooManyAddresses)
-        );
+        assert_eq!(parse(&text_of(body(&many))), Err(BadTicket::TooManyAddresses));
     }
 }

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use peat_proto::{CloseCode, ConnId, Input, Lane, Link, PeerId, StreamId};
@@ -80,6 +80,8 @@ pub struct Port(Arc<Socket>);
 pub struct Wire {
     hub: Arc<Hub>,
     id: ConnId,
+    /// With which code the other side closed it.
+    code: OnceLock<u32>,
 }
 
 /// One attached transport, in the order of attaching.
@@ -109,16 +111,8 @@ impl Port {
     pub(crate) fn attach(hub: Arc<Hub>, transport: &'static str) -> Self {
         let id = PortId(hub.next_port.fetch_add(1, Ordering::Relaxed));
         let (sender, dials) = flume::bounded(DIALS);
-        hub.inbox.send(Message::Attached {
-            port: id,
-            dials: sender,
-        });
-        Self(Arc::new(Socket {
-            hub,
-            id,
-            transport,
-            dials,
-        }))
+        hub.inbox.send(Message::Attached { port: id, dials: sender });
+        Self(Arc::new(Socket { hub, id, transport, dials }))
     }
 
     /// The node's Ed25519 secret key (32-byte seed), for the transport's TLS.
@@ -150,24 +144,14 @@ impl Port {
     /// The queue says what to do for the connection. It ends after [`Outgoing::Close`], or at once when the node has
     /// closed: close the connection then. `addr` is where the peer was reached; it is remembered if this side dialled.
     #[must_use]
-    pub fn connected(
-        &self,
-        peer: PeerId,
-        addr: Option<SocketAddr>,
-        link: Link,
-    ) -> (Wire, flume::Receiver<Outgoing>) {
+    pub fn connected(&self, peer: PeerId, addr: Option<SocketAddr>, link: Link) -> (Wire, flume::Receiver<Outgoing>) {
         let hub = self.0.hub.clone();
         let id = ConnId(hub.next_conn.fetch_add(1, Ordering::Relaxed));
         // Unbounded as a channel; what the core puts in is bounded by the connection's window and receive credit.
         let (outgoing, queue) = flume::unbounded();
-        hub.inbox.send(Message::Connected {
-            conn: id,
-            peer,
-            addr,
-            link,
-            outgoing,
-        });
-        (Wire { hub, id }, queue)
+        hub.inbox.send(Message::Connected { conn: id, peer, addr, link, outgoing });
+        let code = OnceLock::new();
+        (Wire { hub, id, code }, queue)
     }
 }
 
@@ -181,18 +165,26 @@ impl Wire {
     /// Bytes of an incoming stream, in order; `fin` when its sender ended it. Never blocks: credit bounds it.
     pub fn received(&self, stream: StreamId, bytes: Bytes, fin: bool) {
         let conn = self.id;
-        self.tell(Input::Received {
-            conn,
-            stream,
-            bytes,
-            fin,
-        });
+        self.tell(Input::Received { conn, stream, bytes, fin });
     }
 
     /// An incoming stream was reset.
     pub fn reset(&self, stream: StreamId) {
         let conn = self.id;
         self.tell(Input::Reset { conn, stream });
+    }
+
+    /// The other side stopped reading a lane, or its outgoing stream broke: what was sent on it may not have arrived. The
+    /// lane's next frame opens a new stream.
+    pub fn stopped(&self, lane: Lane) {
+        let conn = self.id;
+        self.tell(Input::Stopped { conn, lane });
+    }
+
+    /// The other side closed the connection with this application code. Takes effect when the wire is dropped.
+    pub fn closed(&self, code: u32) {
+        // Said twice, the first word counts.
+        let _ = self.code.set(code);
     }
 
     /// So many bytes of frames have left the transport's send buffer (or been accepted into a bounded one).
@@ -208,8 +200,8 @@ impl Wire {
 
 impl Drop for Wire {
     fn drop(&mut self) {
-        let conn = self.id;
-        self.tell(Input::Disconnected { conn });
+        let (conn, code) = (self.id, self.code.get().copied());
+        self.tell(Input::Disconnected { conn, code });
     }
 }
 
@@ -222,13 +214,7 @@ impl Drop for Socket {
 
 impl Hub {
     pub(crate) fn new(inbox: Inbox, secret: [u8; 32]) -> Self {
-        Self {
-            inbox,
-            secret,
-            next_conn: AtomicU64::new(1),
-            next_port: AtomicU64::new(1),
-            listening: Mutex::default(),
-        }
+        Self { inbox, secret, next_conn: AtomicU64::new(1), next_port: AtomicU64::new(1), listening: Mutex::default() }
     }
 
     /// The addresses of all transports, those of the first attached first.
@@ -238,8 +224,6 @@ impl Hub {
 
     /// The lock guards a map that no panic leaves half-changed.
     fn listening(&self) -> MutexGuard<'_, BTreeMap<PortId, Vec<SocketAddr>>> {
-        self.listening
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.listening.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -23,10 +23,7 @@ impl Workers {
     pub(crate) fn start(inbox: &Inbox) -> io::Result<Self> {
         let count = thread::available_parallelism().map_or(1, NonZero::get);
         let (jobs, queue) = flume::unbounded::<Job>();
-        let mut workers = Self {
-            jobs: Some(jobs),
-            threads: Vec::new(),
-        };
+        let mut workers = Self { jobs: Some(jobs), threads: Vec::new() };
         for _ in 0..count.min(MAX_WORKERS) {
             let (queue, inbox) = (queue.clone(), inbox.clone());
             let thread = thread::Builder::new()

@@ -37,10 +37,7 @@ fn heads(node: &Node) -> Vec<(DocId, Heads)> {
 /// Two nodes on one network, the first dialling the second.
 fn pair() -> (Network, Node, Node) {
     let network = Network::default();
-    let (a, b) = (
-        Node::in_memory(Options::default()),
-        Node::in_memory(Options::default()),
-    );
+    let (a, b) = (Node::in_memory(Options::default()), Node::in_memory(Options::default()));
     network.attach(&a);
     network.attach(&b);
     a.join(&b.ticket());
@@ -65,32 +62,19 @@ fn await_equal(a: &Node, b: &Node) {
 fn one_node_puts_gets_edits_and_lists() {
     let node = Node::in_memory(Options::default());
     assert_eq!(get(&node, "notes:1"), None);
-    put(
-        &node,
-        "notes:1",
-        json!({"title": "first", "tags": ["a", "b"]}),
-    );
+    put(&node, "notes:1", json!({"title": "first", "tags": ["a", "b"]}));
     put(&node, "other:1", json!({"n": 1}));
-    assert_eq!(
-        get(&node, "notes:1"),
-        Some(json!({"title": "first", "tags": ["a", "b"]}))
-    );
+    assert_eq!(get(&node, "notes:1"), Some(json!({"title": "first", "tags": ["a", "b"]})));
 
     let edited = node.edit(&doc("notes:1"), |tx| {
         tx.put(ROOT, "title", "second")?;
         Ok::<_, AutomergeError>(tx.length(ROOT))
     });
     assert_eq!(edited.wait().expect("durable"), 2);
-    assert_eq!(
-        get(&node, "notes:1"),
-        Some(json!({"title": "second", "tags": ["a", "b"]}))
-    );
+    assert_eq!(get(&node, "notes:1"), Some(json!({"title": "second", "tags": ["a", "b"]})));
 
     let listed = node.list("notes:").wait().expect("listed");
-    assert_eq!(
-        listed.iter().map(|it| it.doc.as_str()).collect::<Vec<_>>(),
-        ["notes:1"]
-    );
+    assert_eq!(listed.iter().map(|it| it.doc.as_str()).collect::<Vec<_>>(), ["notes:1"]);
     assert_eq!(node.close().wait(), Ok(()));
 }
 
@@ -110,9 +94,7 @@ fn a_failed_or_panicking_closure_changes_nothing_and_the_node_goes_on() {
         tx.put(ROOT, "n", 3).expect("a map takes a key");
         panic!("on purpose");
     });
-    let payload = thread::spawn(move || panics.wait())
-        .join()
-        .expect_err("panics here");
+    let payload = thread::spawn(move || panics.wait()).join().expect_err("panics here");
     assert_eq!(payload.downcast_ref(), Some(&"on purpose"));
 
     assert_eq!(heads(&node), before);
@@ -128,9 +110,7 @@ fn what_cannot_be_a_document_is_refused() {
     assert_eq!(put(json!([1])), Err(WriteError::NotAnObject));
     let deep = (0..100).fold(json!({}), |inner, _| json!({"k": inner}));
     assert!(matches!(put(deep), Err(WriteError::TooDeep(_))));
-    let import = node
-        .import(&doc("notes:1"), b"no Automerge".to_vec())
-        .wait();
+    let import = node.import(&doc("notes:1"), b"no Automerge".to_vec()).wait();
     assert!(matches!(import, Err(WriteError::Refused(_))), "{import:?}");
     assert_eq!(heads(&node), []);
 }
@@ -147,20 +127,10 @@ fn putting_the_same_again_makes_no_change() {
 
 #[test]
 fn an_exported_document_can_be_imported_elsewhere_and_again() {
-    let (a, b) = (
-        Node::in_memory(Options::default()),
-        Node::in_memory(Options::default()),
-    );
+    let (a, b) = (Node::in_memory(Options::default()), Node::in_memory(Options::default()));
     put(&a, "notes:1", json!({"n": 1}));
-    let bytes = a
-        .export(&doc("notes:1"))
-        .wait()
-        .expect("readable")
-        .expect("there");
-    let imported = b
-        .import(&doc("notes:1"), bytes.clone())
-        .wait()
-        .expect("durable");
+    let bytes = a.export(&doc("notes:1")).wait().expect("readable").expect("there");
+    let imported = b.import(&doc("notes:1"), bytes.clone()).wait().expect("durable");
     assert_eq!(heads(&b), [(doc("notes:1"), imported.clone())]);
     assert_eq!(heads(&b), heads(&a));
     // The second time nothing is written, and the answer comes all the same.
@@ -201,11 +171,7 @@ fn documents_travel_and_subscribers_see_who_brought_them() {
     let own = at_a.next_timeout(LONG).expect("a change");
     let received = at_b.next_timeout(LONG).expect("a change");
     assert_eq!((own.doc, own.origin), (doc("tracks:1"), Origin::Local));
-    let Change {
-        doc: name,
-        origin,
-        heads,
-    } = received;
+    let Change { doc: name, origin, heads } = received;
     assert_eq!((name, origin), (doc("tracks:1"), Origin::Peer(a.id())));
     assert_eq!(heads, own.heads);
     assert_eq!(get(&b, "tracks:1"), Some(json!({"alt": 1000})));
@@ -225,9 +191,7 @@ fn concurrent_edits_from_threads_and_async_code_end_equal() {
             thread::spawn(move || {
                 for round in 0..25 {
                     let key = format!("{}-{n}", node.id());
-                    let edit = node.edit(&doc(&format!("notes:{}", round % 5)), move |tx| {
-                        tx.put(ROOT, key, round)
-                    });
+                    let edit = node.edit(&doc(&format!("notes:{}", round % 5)), move |tx| tx.put(ROOT, key, round));
                     edit.wait().expect("durable");
                 }
             })
@@ -235,10 +199,7 @@ fn concurrent_edits_from_threads_and_async_code_end_equal() {
         .collect();
     pollster::block_on(async {
         for round in 0..25 {
-            let write = b.put(
-                &doc(&format!("async:{}", round % 3)),
-                json!({"round": round}),
-            );
+            let write = b.put(&doc(&format!("async:{}", round % 3)), json!({"round": round}));
             write.await.expect("durable");
             if round == 10 {
                 network.cut();
@@ -275,10 +236,7 @@ fn a_lost_connection_is_dialled_again() {
 #[test]
 fn a_stranger_gets_nothing() {
     let network = Network::default();
-    let (a, b) = (
-        Node::in_memory(Options::default()),
-        Node::in_memory(Options::default()),
-    );
+    let (a, b) = (Node::in_memory(Options::default()), Node::in_memory(Options::default()));
     network.attach(&a);
     network.attach(&b);
     put(&b, "notes:1", json!({"secret": true}));
@@ -302,10 +260,7 @@ fn a_closed_node_answers_closed_and_ends_its_subscriptions() {
     assert_eq!(a.close().wait(), Ok(()));
     assert_eq!(changes.next(), None);
     assert_eq!(level.wait(), Err(ReadError::Closed));
-    assert_eq!(
-        a.put(&doc("notes:1"), json!({})).wait(),
-        Err(WriteError::Closed)
-    );
+    assert_eq!(a.put(&doc("notes:1"), json!({})).wait(), Err(WriteError::Closed));
     assert_eq!(a.get(&doc("notes:1")).wait(), Err(ReadError::Closed));
     assert_eq!(a.stats().wait().map(|stats| stats.documents), None);
 }
@@ -316,13 +271,8 @@ fn writes_made_before_closing_are_durable_and_found_again() {
     let id = Node::init(dir.path()).expect("a new node");
     let node = Node::open(dir.path(), Options::default()).expect("opens");
     assert_eq!(node.id(), id);
-    assert!(matches!(
-        Node::open(dir.path(), Options::default()),
-        Err(peat_node::OpenError::Locked)
-    ));
-    let writes: Vec<_> = (0..100)
-        .map(|n| node.put(&doc(&format!("notes:{n}")), json!({"n": n})))
-        .collect();
+    assert!(matches!(Node::open(dir.path(), Options::default()), Err(peat_node::OpenError::Locked)));
+    let writes: Vec<_> = (0..100).map(|n| node.put(&doc(&format!("notes:{n}")), json!({"n": n}))).collect();
     let invitation = node.ticket().invitation;
     assert_eq!(node.close().wait(), Ok(()));
     for write in writes {
@@ -333,19 +283,14 @@ fn writes_made_before_closing_are_durable_and_found_again() {
     let again = Node::open(dir.path(), Options::default()).expect("opens again");
     assert_eq!(again.ticket().invitation, invitation);
     for n in 0..100 {
-        let edit = again.edit(&doc(&format!("notes:{n}")), |tx| {
-            tx.put(ROOT, "again", true)
-        });
+        let edit = again.edit(&doc(&format!("notes:{n}")), |tx| tx.put(ROOT, "again", true));
         edit.wait().expect("durable");
     }
     let before = heads(&again);
     drop(again);
     let last = Node::open(dir.path(), Options::default()).expect("dropping has closed it");
     assert_eq!(heads(&last), before);
-    assert_eq!(
-        get(&last, "notes:99"),
-        Some(json!({"n": 99, "again": true}))
-    );
+    assert_eq!(get(&last, "notes:99"), Some(json!({"n": 99, "again": true})));
 }
 
 #[test]

@@ -66,12 +66,7 @@ impl Network {
         let mut binding = [7; 32];
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);
         binding[..8].copy_from_slice(&number.to_be_bytes());
-        let link = |role| Link {
-            role,
-            reliable: true,
-            binding,
-            rtt: None,
-        };
+        let link = |role| Link { role, reliable: true, binding, rtt: None };
         let (near, from_near) = dialler.1.connected(listener.0, None, link(Role::Dialled));
         let (far, from_far) = listener.1.connected(dialler.0, None, link(Role::Accepted));
         let connection = Arc::new(Connection {
@@ -81,10 +76,7 @@ impl Network {
             down: AtomicBool::new(false),
         });
         let connections = &self.0.connections;
-        connections
-            .lock()
-            .expect("no panic")
-            .push(connection.clone());
+        connections.lock().expect("no panic").push(connection.clone());
         for (side, queue) in [(0, from_near), (1, from_far)] {
             let connection = connection.clone();
             thread::spawn(move || connection.pump(side, &queue));
@@ -136,9 +128,7 @@ impl Connection {
             let left = *credit.entry(stream).or_insert(STREAM_CREDIT);
             left < bytes && !self.down.load(Ordering::SeqCst)
         };
-        let mut credit = self.changed[side]
-            .wait_while(credit, starved)
-            .expect("no panic");
+        let mut credit = self.changed[side].wait_while(credit, starved).expect("no panic");
         match credit.get_mut(&stream) {
             Some(left) if *left >= bytes => *left -= bytes,
             _ => return false,
