@@ -64,31 +64,20 @@ fn decode_delta(payload: Bytes) -> usize {
     let Ok(delta) = Delta::decode(payload) else {
         return 0;
     };
-    1 + delta
-        .changes
-        .iter()
-        .filter(|chunks| is_admitted(chunks))
-        .count()
+    1 + delta.changes.iter().filter(|chunks| is_admitted(chunks)).count()
 }
 
 fn decode_within_bounds(vector: &Vector, bytes: Bytes) -> usize {
     let len = bytes.len();
     let (sound, peak) = peak(|| decode(vector.kind(), bytes));
-    assert!(
-        peak <= 4 * len + OVERHEAD,
-        "{} of {len} bytes needed {peak}",
-        vector.name()
-    );
+    assert!(peak <= 4 * len + OVERHEAD, "{} of {len} bytes needed {peak}", vector.name());
     sound
 }
 
 #[test]
 fn vectors_cut_at_every_offset() {
     let mut sound = 0;
-    for vector in Vector::all()
-        .iter()
-        .filter(|v| v.is("valid") && !v.is_left())
-    {
+    for vector in Vector::all().iter().filter(|v| v.is("valid") && !v.is_left()) {
         let bytes = vector.bytes();
         for cut in 0..=bytes.len() {
             sound += decode_within_bounds(vector, bytes.slice(..cut));
@@ -99,10 +88,7 @@ fn vectors_cut_at_every_offset() {
 
 #[test]
 fn vectors_with_every_byte_flipped() {
-    for vector in Vector::all()
-        .iter()
-        .filter(|v| v.is("valid") && !v.is_left())
-    {
+    for vector in Vector::all().iter().filter(|v| v.is("valid") && !v.is_left()) {
         let bytes = vector.bytes();
         for at in 0..bytes.len() {
             for flip in [0xff, 0x01, 0x80] {
@@ -120,10 +106,7 @@ fn vectors_with_every_byte_flipped() {
 
 #[test]
 fn malformed_vectors() {
-    for vector in Vector::all()
-        .iter()
-        .filter(|v| !v.is("valid") && !v.is_left())
-    {
+    for vector in Vector::all().iter().filter(|v| !v.is("valid") && !v.is_left()) {
         if vector.expect() != "encode_error" {
             decode_within_bounds(vector, vector.bytes());
         }

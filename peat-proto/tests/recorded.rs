@@ -109,8 +109,15 @@ fn two_people_typing_concurrently_end_with_what_they_ended_with() {
         hashes.push(own[0]);
         if hashes.len() % 500 == 0 {
             let back: Vec<_> = (0..2).map(|n| world.wire.iter().filter(|c| c.0 == n).count()).collect();
-            let size: Vec<usize> = (0..2).map(|n| world.wire.iter().filter(|c| c.0 == n).map(|c| c.3.len()).sum()).collect();
-            eprintln!("{} wire {:?} {size:?} crossings {} stats {:?}", hashes.len(), back, world.crossings.len(), world.hosts[0].node.stats().traffic);
+            let size: Vec<usize> =
+                (0..2).map(|n| world.wire.iter().filter(|c| c.0 == n).map(|c| c.3.len()).sum()).collect();
+            eprintln!(
+                "{} wire {:?} {size:?} crossings {} stats {:?}",
+                hashes.len(),
+                back,
+                world.crossings.len(),
+                world.hosts[0].node.stats().traffic
+            );
         }
         authors.push(agent);
         settle(&mut world, agent);

@@ -23,20 +23,9 @@ fn expect_verdict(vector: &Vector, verdict: &str) {
 fn the_vectors_left_for_later_are_those_of_unread_types_and_no_others() {
     let listed: Vec<_> = include_str!("data/vectors-left.txt").lines().collect();
     let all = Vector::all();
-    let left: Vec<_> = all
-        .iter()
-        .filter(|vector| vector.is_left())
-        .map(Vector::name)
-        .collect();
+    let left: Vec<_> = all.iter().filter(|vector| vector.is_left()).map(Vector::name).collect();
     assert_eq!(left, listed);
-    let judged = [
-        "sync_entry",
-        "sync_batch",
-        "automerge_message",
-        "automerge_doc",
-        "stream_frame",
-        "channel_stream",
-    ];
+    let judged = ["sync_entry", "sync_batch", "automerge_message", "automerge_doc", "stream_frame", "channel_stream"];
     for vector in all.iter().filter(|vector| !vector.is_left()) {
         assert!(judged.contains(&vector.kind()), "{}", vector.name());
     }
@@ -151,18 +140,9 @@ fn entries() {
 #[test]
 fn unusable_entries_say_why() {
     let cases = [
-        (
-            "sync_entry_empty_key_empty_payload",
-            EntryError::Key(BadDocId::NoColon),
-        ),
-        (
-            "sync_entry_no_colon_key",
-            EntryError::Key(BadDocId::NoColon),
-        ),
-        (
-            "sync_entry_max_key_65535",
-            EntryError::Key(BadDocId::TooLong { len: 65_535 }),
-        ),
+        ("sync_entry_empty_key_empty_payload", EntryError::Key(BadDocId::NoColon)),
+        ("sync_entry_no_colon_key", EntryError::Key(BadDocId::NoColon)),
+        ("sync_entry_max_key_65535", EntryError::Key(BadDocId::TooLong { len: 65_535 })),
         ("sync_entry_windowed_history", EntryError::Type { code: 2 }),
         ("sync_entry_sync_batch", EntryError::Type { code: 7 }),
         ("bad_sync_entry_type_ff", EntryError::Type { code: 0xff }),
@@ -217,22 +197,12 @@ fn a_bad_entry_costs_itself_and_not_its_neighbours() {
         let vector = vectors.iter().find(|vector| vector.name() == name);
         let bytes = vector.expect("it is in the file").bytes();
         let batch = Batch::decode(bytes).expect("its layout is sound");
-        batch
-            .entries()
-            .map(|entry| entry.map(|entry| entry.doc.to_string()))
-            .collect::<Vec<_>>()
+        batch.entries().map(|entry| entry.map(|entry| entry.doc.to_string())).collect::<Vec<_>>()
     };
-    assert_eq!(
-        usable("bad_sync_batch_bad_utf8_entry_key"),
-        [Err(EntryError::KeyNotUtf8)]
-    );
+    assert_eq!(usable("bad_sync_batch_bad_utf8_entry_key"), [Err(EntryError::KeyNotUtf8)]);
     assert_eq!(
         usable("bad_sync_batch_first_entry_type_08"),
-        [
-            Err(EntryError::Type { code: 8 }),
-            Ok("beacons:b-1".to_owned()),
-            Err(EntryError::Type { code: 4 }),
-        ]
+        [Err(EntryError::Type { code: 8 }), Ok("beacons:b-1".to_owned()), Err(EntryError::Type { code: 4 }),]
     );
 }
 

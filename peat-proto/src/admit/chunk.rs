@@ -33,14 +33,7 @@ impl<'a> Walk<'a> {
     pub(super) fn new(limits: &'a AdmitLimits) -> Self {
         Self {
             inflater: Inflater::new(limits.expanded),
-            tally: Tally {
-                limits,
-                changes: 0,
-                operations: 0,
-                text: 0,
-                chunks: 0,
-                actors: BTreeSet::new(),
-            },
+            tally: Tally { limits, changes: 0, operations: 0, text: 0, chunks: 0, actors: BTreeSet::new() },
         }
     }
 
@@ -66,9 +59,7 @@ impl<'a> Walk<'a> {
                 self.inflater.spend(body.len())?;
                 self.tally.change(Reader::plain(body))?;
             }
-            2 => self
-                .tally
-                .change(Reader::deflated(body, &mut self.inflater))?,
+            2 => self.tally.change(Reader::deflated(body, &mut self.inflater))?,
             _ => return Err(Refusal::Invalid),
         }
         self.tally.chunks += 1;
@@ -94,10 +85,7 @@ impl<'a> Walk<'a> {
         self.tally.changes += changes;
         self.tally.text += table.text();
 
-        let mut bounds = Bounds {
-            copies: changes,
-            ..self.tally.bounds(actors)
-        };
+        let mut bounds = Bounds { copies: changes, ..self.tally.bounds(actors) };
         let table = self.table(&mut reader, &operation_columns, &mut bounds)?;
         let operations = self.tally.add_operations(&table, OPERATION_ACTOR)?;
         if history.operations(changes)? > operations.total() {
@@ -205,10 +193,7 @@ impl Tally<'_> {
         let actor = buffer.get_mut(..len).ok_or(Refusal::Invalid)?;
         reader.read(actor)?;
         let mut digest = [0; 16];
-        blake3::Hasher::new()
-            .update(actor)
-            .finalize_xof()
-            .fill(&mut digest);
+        blake3::Hasher::new().update(actor).finalize_xof().fill(&mut digest);
         self.actors.insert(digest);
         if self.actors.len() as u64 > self.limits.actors {
             return Err(Refusal::TooLarge);
@@ -218,10 +203,7 @@ impl Tally<'_> {
 
     /// Counts a table of operations and its text.
     fn add_operations(&mut self, table: &Table, key: (u64, Kind)) -> Result<Operations, Refusal> {
-        let operations = Operations {
-            rows: table.rows(key)?,
-            links: table.links(),
-        };
+        let operations = Operations { rows: table.rows(key)?, links: table.links() };
         self.text += table.text();
         self.operations = self.operations.saturating_add(operations.total());
         if self.operations > self.limits.operations {
@@ -270,10 +252,7 @@ impl Table {
     }
 
     fn find(&self, id: u64, kind: Kind) -> Option<&Totals> {
-        self.0
-            .iter()
-            .find(|(column, _)| column.id == id && column.kind == kind)
-            .map(|(_, totals)| totals)
+        self.0.iter().find(|(column, _)| column.id == id && column.kind == kind).map(|(_, totals)| totals)
     }
 
     /// Counts the rows on the column `key`, and checks that no other column contradicts.
@@ -282,9 +261,7 @@ impl Table {
         let fits = self.0.iter().all(|(column, totals)| {
             let group = self.find(column.id, Kind::Group);
             match (column.kind, group) {
-                (Kind::Value, _) => self
-                    .find(column.id, Kind::ValueMeta)
-                    .is_some_and(|meta| meta.sum <= totals.items),
+                (Kind::Value, _) => self.find(column.id, Kind::ValueMeta).is_some_and(|meta| meta.sum <= totals.items),
                 (Kind::ValueMeta, None) => {
                     let bytes = self.find(column.id, Kind::Value);
                     totals.items <= rows && totals.sum <= bytes.map_or(0, |bytes| bytes.items)
@@ -293,11 +270,7 @@ impl Table {
                 (_, Some(group)) => totals.items == group.sum,
             }
         });
-        if fits {
-            Ok(rows)
-        } else {
-            Err(Refusal::Invalid)
-        }
+        if fits { Ok(rows) } else { Err(Refusal::Invalid) }
     }
 
     /// Values in groups.
@@ -328,10 +301,7 @@ fn columns(reader: &mut Reader<'_>) -> Result<Vec<Column>, Refusal> {
     for _ in 0..count {
         let specification = u32::try_from(reader.uleb()?).map_err(|_| Refusal::Invalid)?;
         let column = Column::new(specification.into(), reader.length()?);
-        if columns
-            .last()
-            .is_some_and(|last| last.rank() >= column.rank())
-        {
+        if columns.last().is_some_and(|last| last.rank() >= column.rank()) {
             return Err(Refusal::Invalid);
         }
         columns.push(column);

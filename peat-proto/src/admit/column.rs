@@ -43,12 +43,7 @@ impl Column {
             6 => Kind::ValueMeta,
             _ => Kind::Value,
         };
-        Self {
-            id: specification >> 4,
-            kind,
-            deflated: specification & Self::DEFLATED != 0,
-            len,
-        }
+        Self { id: specification >> 4, kind, deflated: specification & Self::DEFLATED != 0, len }
     }
 
     /// Columns of a table are in this order.
@@ -57,11 +52,7 @@ impl Column {
     }
 
     /// Reads the column to its end.
-    pub(super) fn walk(
-        &self,
-        reader: &mut Reader<'_>,
-        bounds: &mut Bounds<'_>,
-    ) -> Result<Totals, Refusal> {
+    pub(super) fn walk(&self, reader: &mut Reader<'_>, bounds: &mut Bounds<'_>) -> Result<Totals, Refusal> {
         let mut totals = Totals::default();
         match self.kind {
             Kind::Group => runs(reader, Reader::uleb, |value, count| {
@@ -74,16 +65,13 @@ impl Column {
                 }
             })?,
             Kind::Actor => runs(reader, Reader::uleb, |value, count| {
-                let in_table =
-                    value.map_or(bounds.history.is_none(), |actor| actor < bounds.actors);
+                let in_table = value.map_or(bounds.history.is_none(), |actor| actor < bounds.actors);
                 if !in_table {
                     return Err(Refusal::Invalid);
                 }
                 totals.add_items(count, bounds.items())
             })?,
-            Kind::Integer => runs(reader, Reader::uleb, |_, count| {
-                totals.add_items(count, bounds.items())
-            })?,
+            Kind::Integer => runs(reader, Reader::uleb, |_, count| totals.add_items(count, bounds.items()))?,
             Kind::Delta => self.walk_deltas(reader, bounds, &mut totals)?,
             Kind::Boolean => {
                 while !reader.is_at_end()? {

@@ -27,13 +27,7 @@ impl History {
     }
 
     /// `count` numbers of the column `id`, from `first` on, `step` apart.
-    pub(super) fn numbers(
-        &mut self,
-        id: u64,
-        first: i64,
-        step: i64,
-        count: u64,
-    ) -> Result<(), Refusal> {
+    pub(super) fn numbers(&mut self, id: u64, first: i64, step: i64, count: u64) -> Result<(), Refusal> {
         let column = match id {
             Self::MAX_OP => &mut self.max_ops,
             Self::DEPS => &mut self.deps,
@@ -56,9 +50,7 @@ impl History {
         let mut deps = self.deps.as_slice();
         let mut operations = 0;
         for (position, (&max_op, &count)) in self.max_ops.iter().zip(&self.dep_counts).enumerate() {
-            let (own, others) = deps
-                .split_at_checked(count as usize)
-                .ok_or(Refusal::Invalid)?;
+            let (own, others) = deps.split_at_checked(count as usize).ok_or(Refusal::Invalid)?;
             deps = others;
             let mut start = 0;
             for &dep in own {

@@ -56,10 +56,8 @@ impl Inflater {
     fn ready(&mut self, packed: &mut &[u8]) -> Result<&[u8], Refusal> {
         while self.at == self.filled && !self.ended {
             let (read, written) = (self.state.total_in(), self.state.total_out());
-            let status = self
-                .state
-                .decompress(packed, &mut self.buffer, FlushDecompress::None)
-                .map_err(|_| Refusal::Invalid)?;
+            let status =
+                self.state.decompress(packed, &mut self.buffer, FlushDecompress::None).map_err(|_| Refusal::Invalid)?;
             let read = (self.state.total_in() - read) as usize;
             let written = (self.state.total_out() - written) as usize;
             *packed = packed.get(read..).unwrap_or_default();
@@ -85,20 +83,12 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(super) fn plain(bytes: &'a [u8]) -> Self {
-        Self {
-            bytes,
-            inflater: None,
-            left: bytes.len(),
-        }
+        Self { bytes, inflater: None, left: bytes.len() }
     }
 
     pub(super) fn deflated(packed: &'a [u8], inflater: &'a mut Inflater) -> Self {
         inflater.restart();
-        Self {
-            bytes: packed,
-            inflater: Some(inflater),
-            left: usize::MAX,
-        }
+        Self { bytes: packed, inflater: Some(inflater), left: usize::MAX }
     }
 
     /// Bytes that may still be read; of deflated ones outside of a window, more than there are.

@@ -49,14 +49,7 @@ impl Batch {
             RawEntry::read(&mut rest)?;
         }
         let entries = payload.split_to(payload.len() - rest.len());
-        Ok(Self {
-            id,
-            created_ms,
-            ttl,
-            trailing: rest.len(),
-            count,
-            entries,
-        })
+        Ok(Self { id, created_ms, ttl, trailing: rest.len(), count, entries })
     }
 
     /// How many entries there are, bad ones included.
@@ -184,19 +177,13 @@ impl BatchBuilder {
     #[must_use]
     pub fn new(id: u64, created_ms: u64, ttl: u8, budget: usize) -> Self {
         let most = usize::try_from(u32::MAX).unwrap_or(usize::MAX);
-        let budget = budget
-            .saturating_sub(Label::Batch.header_len())
-            .clamp(Batch::HEADER, most);
+        let budget = budget.saturating_sub(Label::Batch.header_len()).clamp(Batch::HEADER, most);
         let mut payload = BytesMut::new();
         payload.put_u64(id);
         payload.put_u64(created_ms);
         payload.put_u8(ttl);
         payload.put_u32(0);
-        Self {
-            payload,
-            count: 0,
-            budget,
-        }
+        Self { payload, count: 0, budget }
     }
 
     /// Appends an entry if it fits; whether it did.
