@@ -1,4 +1,9 @@
 //! What Automerge writes is admitted; what would make it allocate without bound is not.
+#![allow(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "the core is pure; its tests measure time and load documents as Automerge does"
+)]
 
 use std::io::Write;
 use std::time::Instant;
@@ -469,7 +474,11 @@ fn numbers_that_automerge_takes_on_trust_are_checked() {
         ),
         (
             "an empty run",
-            saved(&line(), &with(ops(), 0x34, vec![0, 0])),
+            saved(&line(), &with(ops(), 0x15, vec![0, 0])),
+        ),
+        (
+            "an empty run of booleans",
+            saved(&line(), &with(ops(), 0x34, vec![1, 0, 1])),
         ),
         (
             "a literal run of i64::MIN",
