@@ -74,8 +74,15 @@ impl Column {
             Kind::Integer => runs(reader, Reader::uleb, |_, count| totals.add_items(count, bounds.items()))?,
             Kind::Delta => self.walk_deltas(reader, bounds, &mut totals)?,
             Kind::Boolean => {
-                while !reader.is_at_end()? {
+                // Runs of false and true take turns; only the first, of false, may be empty.
+                if !reader.is_at_end()? {
                     totals.add_items(reader.uleb()?, bounds.rows)?;
+                }
+                while !reader.is_at_end()? {
+                    match reader.uleb()? {
+                        0 => return Err(Refusal::Invalid),
+                        count => totals.add_items(count, bounds.rows)?,
+                    }
                 }
             }
             Kind::Text => runs(reader, skip_text, |len, count| {
