@@ -28,8 +28,7 @@ fn document(seed: u64) -> AutoCommit {
     let mut doc = AutoCommit::new().with_actor(ActorId::from([0, seed as u8]));
     let text = doc.put_object(ROOT, "text", ObjType::Text).expect("a put");
     let list = doc.put_object(ROOT, "list", ObjType::List).expect("a put");
-    doc.put(ROOT, "counter", ScalarValue::counter(3))
-        .expect("a put");
+    doc.put(ROOT, "counter", ScalarValue::counter(3)).expect("a put");
     doc.commit();
     for actor in 1..4 {
         docs.push(doc.fork().with_actor(ActorId::from([actor, seed as u8])));
@@ -68,9 +67,8 @@ fn document(seed: u64) -> AutoCommit {
         .expect("a valid edit");
         if step % 3 == 0 {
             let message = format!("step {step}");
-            let options = automerge::transaction::CommitOptions::default()
-                .with_message(message)
-                .with_time(i64::from(step) - 60);
+            let options =
+                automerge::transaction::CommitOptions::default().with_message(message).with_time(i64::from(step) - 60);
             doc.commit_with(options);
         }
         if step % 10 == 9 {
@@ -110,20 +108,14 @@ fn everything_that_automerge_saves() {
         assert_eq!(admitted.chunks as u64, admitted.changes);
         assert!(admitted.changes > 1);
 
-        let all: Vec<u8> = changes
-            .iter()
-            .flat_map(|c| c.raw_bytes().to_vec())
-            .collect();
+        let all: Vec<u8> = changes.iter().flat_map(|c| c.raw_bytes().to_vec()).collect();
         let admitted = walk(&all).expect("Automerge wrote it");
         assert_eq!(admitted.changes, changes.len() as u64);
         assert_eq!(admitted.expanded, {
             let bodies = changes.iter().map(|change| body_len(change.raw_bytes()));
             bodies.sum::<usize>()
         });
-        let packed: Vec<u8> = changes
-            .iter()
-            .flat_map(|change| change.clone().bytes().to_vec())
-            .collect();
+        let packed: Vec<u8> = changes.iter().flat_map(|change| change.clone().bytes().to_vec()).collect();
         assert!(packed.len() < all.len(), "some changes are compressed");
         assert_eq!(walk(&packed), Ok(admitted));
         assert!(walk(&[doc.save(), after].concat()).is_ok());
@@ -140,16 +132,10 @@ fn body_len(chunk: &[u8]) -> usize {
 #[test]
 fn documents_without_changes_or_operations() {
     let mut doc = AutoCommit::new();
-    assert_eq!(
-        walk(&doc.save()).map(|admitted| (admitted.changes, admitted.operations)),
-        Ok((0, 0))
-    );
+    assert_eq!(walk(&doc.save()).map(|admitted| (admitted.changes, admitted.operations)), Ok((0, 0)));
     doc.empty_change(automerge::transaction::CommitOptions::default());
     for saved in [doc.save(), doc.save_after(&[])] {
-        assert_eq!(
-            walk(&saved).map(|admitted| (admitted.changes, admitted.operations)),
-            Ok((1, 0))
-        );
+        assert_eq!(walk(&saved).map(|admitted| (admitted.changes, admitted.operations)), Ok((1, 0)));
     }
 }
 
@@ -301,13 +287,7 @@ fn data(columns: Columns<'_>) -> Vec<u8> {
 
 /// A saved document with one actor and no heads.
 fn saved(changes: Columns<'_>, operations: Columns<'_>) -> Vec<u8> {
-    let parts = [
-        vec![1, 1, 0xaa, 0],
-        table(changes),
-        table(operations),
-        data(changes),
-        data(operations),
-    ];
+    let parts = [vec![1, 1, 0xaa, 0], table(changes), table(operations), data(changes), data(operations)];
     chunk(0, &parts.concat())
 }
 
@@ -325,16 +305,8 @@ const HUGE: u64 = 1 << 60;
 
 /// The change columns of `count` changes with one operation each, in a line if `deps`, else side by side.
 fn changes(count: u64, deps: bool) -> Vec<(u64, Vec<u8>)> {
-    let max_op = if deps {
-        run(count, &[1])
-    } else {
-        [run(1, &[1]), run(count - 1, &[0])].concat()
-    };
-    let mut columns = vec![
-        (0x01, run(count, &[0])),
-        (0x03, run(count, &[1])),
-        (0x13, max_op),
-    ];
+    let max_op = if deps { run(count, &[1]) } else { [run(1, &[1]), run(count - 1, &[0])].concat() };
+    let mut columns = vec![(0x01, run(count, &[0])), (0x03, run(count, &[1])), (0x13, max_op)];
     if deps {
         columns.push((0x40, [run(1, &[0]), run(count - 1, &[1])].concat()));
         columns.push((0x43, [run(1, &[0]), run(count - 2, &[1])].concat()));
@@ -427,78 +399,27 @@ fn numbers_that_automerge_takes_on_trust_are_checked() {
     let ops = || operations(3, b"\x01k");
     let line = || changes(3, true);
     let cases = [
-        (
-            "an actor beyond the table",
-            saved(&line(), &with(ops(), 0x21, run(3, &[1]))),
-        ),
-        (
-            "a change without a sequence number",
-            saved(&with(line(), 0x03, vec![0, 3]), &ops()),
-        ),
+        ("an actor beyond the table", saved(&line(), &with(ops(), 0x21, run(3, &[1])))),
+        ("a change without a sequence number", saved(&with(line(), 0x03, vec![0, 3]), &ops())),
         ("no actor", saved(&with(line(), 0x01, vec![0, 3]), &ops())),
-        (
-            "a change without room",
-            saved(&with(line(), 0x13, run(3, &uleb(1 << 29))), &ops()),
-        ),
-        (
-            "a number below zero",
-            saved(&with(line(), 0x13, run(3, &[0x7f])), &ops()),
-        ),
-        (
-            "a dependency on a later change",
-            saved(&with(line(), 0x43, run(2, &[1])), &ops()),
-        ),
-        (
-            "too few dependencies",
-            saved(&with(line(), 0x43, run(1, &[0])), &ops()),
-        ),
-        (
-            "a change smaller than its dependencies",
-            saved(&with(line(), 0x13, vec![0x7d, 5, 0x7f, 0]), &ops()),
-        ),
-        (
-            "more values than rows",
-            saved(&line(), &with(ops(), 0x34, vec![4])),
-        ),
-        (
-            "values longer than their bytes",
-            saved(&line(), &with(ops(), 0x56, run(3, &[0x16]))),
-        ),
-        (
-            "bytes without lengths",
-            saved(&line(), &with(ops(), 0x57, vec![1, 2, 3])),
-        ),
-        (
-            "more in a group than it says",
-            saved(&line(), &with(ops(), 0x81, run(1, &[0]))),
-        ),
-        (
-            "an empty run",
-            saved(&line(), &with(ops(), 0x15, vec![0, 0])),
-        ),
-        (
-            "an empty run of booleans",
-            saved(&line(), &with(ops(), 0x34, vec![1, 0, 1])),
-        ),
+        ("a change without room", saved(&with(line(), 0x13, run(3, &uleb(1 << 29))), &ops())),
+        ("a number below zero", saved(&with(line(), 0x13, run(3, &[0x7f])), &ops())),
+        ("a dependency on a later change", saved(&with(line(), 0x43, run(2, &[1])), &ops())),
+        ("too few dependencies", saved(&with(line(), 0x43, run(1, &[0])), &ops())),
+        ("a change smaller than its dependencies", saved(&with(line(), 0x13, vec![0x7d, 5, 0x7f, 0]), &ops())),
+        ("more values than rows", saved(&line(), &with(ops(), 0x34, vec![4]))),
+        ("values longer than their bytes", saved(&line(), &with(ops(), 0x56, run(3, &[0x16])))),
+        ("bytes without lengths", saved(&line(), &with(ops(), 0x57, vec![1, 2, 3]))),
+        ("more in a group than it says", saved(&line(), &with(ops(), 0x81, run(1, &[0])))),
+        ("an empty run", saved(&line(), &with(ops(), 0x15, vec![0, 0]))),
+        ("an empty run of booleans", saved(&line(), &with(ops(), 0x34, vec![1, 0, 1]))),
         (
             "a literal run of i64::MIN",
-            change(&[(
-                0x42,
-                vec![0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x7f],
-            )]),
+            change(&[(0x42, vec![0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x7f])]),
         ),
-        (
-            "columns out of order",
-            change(&[(0x42, run(3, &[1])), (0x34, vec![3])]),
-        ),
-        (
-            "a column twice",
-            change(&[(0x42, run(3, &[1])), (0x42, run(3, &[1]))]),
-        ),
-        (
-            "a deflated column in a change",
-            change(&[(0x4a, run(3, &[1]))]),
-        ),
+        ("columns out of order", change(&[(0x42, run(3, &[1])), (0x34, vec![3])])),
+        ("a column twice", change(&[(0x42, run(3, &[1])), (0x42, run(3, &[1]))])),
+        ("a deflated column in a change", change(&[(0x4a, run(3, &[1]))])),
     ];
     for (what, bytes) in cases {
         assert_eq!(walk(&bytes), Err(Refusal::Invalid), "{what}");
@@ -509,10 +430,7 @@ fn numbers_that_automerge_takes_on_trust_are_checked() {
 fn a_key_that_would_be_copied_into_every_change_is_counted_as_often() {
     let key = [uleb(1 << 20), vec![b'k'; 1 << 20]].concat();
     assert!(walk(&saved(&changes(9, true), &operations(9, &key))).is_ok());
-    assert_eq!(
-        walk(&saved(&changes(99, true), &operations(99, &key))),
-        Err(Refusal::TooLarge)
-    );
+    assert_eq!(walk(&saved(&changes(99, true), &operations(99, &key))), Err(Refusal::TooLarge));
 }
 
 #[test]

@@ -1,13 +1,6 @@
 //! The golden vectors, and what this implementation makes of them.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    reason = "each test binary uses its own part"
-)]
-#![allow(
-    clippy::disallowed_methods,
-    reason = "documents are loaded as Automerge does, whatever the actor"
-)]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
+#![allow(clippy::disallowed_methods, reason = "documents are loaded as Automerge does, whatever the actor")]
 
 pub mod heap;
 
@@ -17,8 +10,8 @@ use bytes::Bytes;
 use peat_proto::admit::admit;
 use peat_proto::config::AdmitLimits;
 use peat_proto::wire::{
-    Assembler, Batch, Body, Caps, Delta, Entry, Frame, FrameError, Incoming, Label, MessageType,
-    Payload, RawEntry, encode_frame,
+    Assembler, Batch, Body, Caps, Delta, Entry, Frame, FrameError, Incoming, Label, MessageType, Payload, RawEntry,
+    encode_frame,
 };
 use peat_proto::{Config, DocId};
 use serde_json::Value;
@@ -71,9 +64,7 @@ impl Vector {
     }
 
     pub fn hex(&self, field: &str) -> Bytes {
-        hex::decode(self.text(field))
-            .expect("vectors hold hexadecimal digits")
-            .into()
+        hex::decode(self.text(field)).expect("vectors hold hexadecimal digits").into()
     }
 
     /// The bytes of the vector, built where the file leaves them out.
@@ -108,17 +99,15 @@ impl Vector {
         }
         match self.kind() {
             "tombstone" | "tombstone_batch" | "negentropy_message" | "heartbeat" => true,
-            "sync_entry" if self.is("valid") => self
-                .number("sync_type")
-                .is_some_and(|code| (TOMBSTONE..=TOMBSTONE_ACK).contains(&code)),
+            "sync_entry" if self.is("valid") => {
+                self.number("sync_type").is_some_and(|code| (TOMBSTONE..=TOMBSTONE_ACK).contains(&code))
+            }
             // The reply of an acceptor of negentropy.
             "stream_frame" if self.has("request_hex") => true,
             "stream_frame" => {
                 let mut bytes = self.hex("hex");
                 let code = RawEntry::read(&mut bytes).map(|frame| u64::from(frame.code));
-                code.is_ok_and(|code| {
-                    [TOMBSTONE, TOMBSTONE_BATCH].contains(&code) || NEGENTROPY.contains(&code)
-                })
+                code.is_ok_and(|code| [TOMBSTONE, TOMBSTONE_BATCH].contains(&code) || NEGENTROPY.contains(&code))
             }
             _ => false,
         }
@@ -129,8 +118,7 @@ impl Vector {
 pub fn deflate_bomb() -> Vec<u8> {
     let mut doc = Automerge::new();
     let mut edit = doc.transaction();
-    edit.put(automerge::ROOT, "bomb", "a".repeat(100_000_000))
-        .expect("a put to the root");
+    edit.put(automerge::ROOT, "bomb", "a".repeat(100_000_000)).expect("a put to the root");
     edit.commit();
     doc.save()
 }
@@ -164,10 +152,7 @@ pub fn judge_stream(bytes: Bytes, fin: bool) -> &'static str {
         ([], None) => "reject_deadline",
         ([], Some(Err(_))) => "reject",
         (["accept", ..], Some(Err(_))) => "accept_first",
-        (frames, Some(Ok(()))) => frames
-            .iter()
-            .find(|verdict| **verdict != "accept")
-            .unwrap_or(&"accept"),
+        (frames, Some(Ok(()))) => frames.iter().find(|verdict| **verdict != "accept").unwrap_or(&"accept"),
         (frames, end) => panic!("{frames:?}, then {end:?}"),
     }
 }
@@ -200,11 +185,7 @@ pub fn judge_batch(payload: Bytes) -> &'static str {
     let usable = |entry: Result<Entry, _>| entry.is_ok_and(|entry| judge_entry(&entry) == "accept");
     // Tombstones are left for later, so an entry of that type is no fault of the batch.
     let left = batch.raw_entries().map(|raw| raw.code == 4);
-    if !batch
-        .entries()
-        .zip(left)
-        .all(|(entry, left)| left || usable(entry))
-    {
+    if !batch.entries().zip(left).all(|(entry, left)| left || usable(entry)) {
         return "skip_entry";
     }
     if batch.trailing > 0 {
