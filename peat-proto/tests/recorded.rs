@@ -8,7 +8,8 @@ use std::time::Duration;
 use automerge::transaction::Transactable;
 use automerge::{ChangeHash, ObjType, ROOT, ReadDoc};
 use bytes::Bytes;
-use peat_proto::{ConnId, DocId, Event, Input, Node};
+use peat_proto::wire::{Assembler, Caps, Delta, Incoming, MessageType};
+use peat_proto::{Config, DocId, Event, Input, Node};
 use world::World;
 
 const PAPER: &[u8] = include_bytes!("data/automerge-paper.automerge");
@@ -107,18 +108,6 @@ fn two_people_typing_concurrently_end_with_what_they_ended_with() {
         let own = node.doc(&doc).expect("in memory").get_heads();
         assert_eq!(own.len(), 1, "an own transaction joins everything seen");
         hashes.push(own[0]);
-        if hashes.len() % 500 == 0 {
-            let back: Vec<_> = (0..2).map(|n| world.wire.iter().filter(|c| c.0 == n).count()).collect();
-            let size: Vec<usize> =
-                (0..2).map(|n| world.wire.iter().filter(|c| c.0 == n).map(|c| c.3.len()).sum()).collect();
-            eprintln!(
-                "{} wire {:?} {size:?} crossings {} stats {:?}",
-                hashes.len(),
-                back,
-                world.crossings.len(),
-                world.hosts[0].node.stats().traffic
-            );
-        }
         authors.push(agent);
         settle(&mut world, agent);
     }
@@ -138,14 +127,29 @@ fn settle(world: &mut World, n: usize) {
     world.drain(n);
 }
 
-/// Delivers frames to `to`, in order, until it has this change, and no further.
+/// Delivers frames to `to`, in order, up to the one that brings this change, and no further.
 fn release(world: &mut World, to: usize, doc: &DocId, wanted: &ChangeHash) {
     let has =
         |world: &World| world.hosts[to].node.doc(doc).is_some_and(|doc| doc.get_change_meta_by_hash(wanted).is_some());
     while !has(world) {
-        let next = world.wire.iter().position(|crossing: &(usize, ConnId, _, _)| crossing.0 != to);
+        let next = world.wire.iter().position(|crossing| crossing.0 != to);
         let crossing = next.and_then(|at| world.wire.remove(at)).expect("the change is on its way");
+        let brings = heads_of(&crossing.3).contains(wanted);
         world.deliver(crossing);
-        settle(world, to);
+        if brings {
+            settle(world, to);
+        }
+    }
+}
+
+/// The heads that a delta names; none for other frames.
+fn heads_of(frame: &Bytes) -> Vec<ChangeHash> {
+    let mut assembler = Assembler::new();
+    assembler.push(frame.clone());
+    match assembler.next(&Caps::new(&Config::default())) {
+        Ok(Some(Incoming::Frame(frame))) if frame.kind == MessageType::Delta => {
+            Delta::decode(frame.payload).expect("our own delta").heads
+        }
+        _ => Vec::new(),
     }
 }

@@ -1,5 +1,5 @@
 //! Nodes on one thread, moved by hand: no time passes and nothing is lost unless a test says so.
-#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(dead_code, unreachable_pub, missing_debug_implementations, reason = "each test binary uses its own part")]
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
