@@ -49,6 +49,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Time that connections have to say farewell with the core's own codes once the node has closed.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// Time that iroh has to find the machine's addresses before the endpoint is used without them.
+const INTERFACES: Duration = Duration::from_secs(2);
+
 /// Binds as the options say, with the node's key.
 pub(crate) async fn bind(port: &Port, options: &Options) -> Result<Endpoint, BindError> {
     let mut builder = Endpoint::builder(presets::Minimal)
@@ -71,6 +74,20 @@ pub(crate) async fn bind(port: &Port, options: &Options) -> Result<Endpoint, Bin
     }
     let bound = builder.bind().await;
     bound.map_err(|error| BindError::Endpoint(format!("{error:#}")))
+}
+
+/// Says where the endpoint listens. Behind a wildcard address that is known only once the interfaces have been looked at.
+pub(crate) async fn announce(endpoint: &Endpoint, port: &Port) {
+    let mut watcher = endpoint.watch_addr();
+    let mut addrs = reachable(endpoint, &watcher.get());
+    let found = async {
+        while addrs.is_empty() {
+            let Ok(addr) = watcher.updated().await else { return };
+            addrs = reachable(endpoint, &addr);
+        }
+    };
+    let _ = timeout(INTERFACES, found).await;
+    port.listening(addrs);
 }
 
 /// Does what the port asks and announces what arrives, until `stopped` resolves or the node closes; then closes the

@@ -97,12 +97,14 @@ impl Default for Options {
 }
 
 impl Iroh {
-    /// Serves `port` on the tokio runtime that this is called on, until closed or until the node closes.
+    /// Serves `port` on the tokio runtime that this is called on, until closed or until the node closes. When this
+    /// returns, the node's tickets carry the endpoint's addresses.
     ///
     /// # Errors
     /// [`BindError`] says which option or resource is at fault.
     pub async fn bind(port: Port, options: Options) -> Result<Self, BindError> {
         let endpoint = endpoint::bind(&port, &options).await?;
+        endpoint::announce(&endpoint, &port).await;
         let (stop, stopped) = oneshot::channel();
         let (closing, closed) = oneshot::channel();
         let iroh = Self { addrs: endpoint.bound_sockets(), stop, closed };
