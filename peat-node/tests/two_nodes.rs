@@ -48,14 +48,15 @@ fn pair() -> (Network, Node, Node) {
 fn await_equal(a: &Node, b: &Node) {
     let (mut at_a, mut at_b) = (a.subscribe(""), b.subscribe(""));
     let next = |changes: &mut Subscription| changes.next_timeout(Duration::from_millis(50));
-    for _ in 0..600 {
+    for _ in 0..200 {
         if heads(a) == heads(b) {
             return;
         }
         next(&mut at_a);
         next(&mut at_b);
     }
-    panic!("not equal: {:?} and {:?}", heads(a), heads(b));
+    let stats = |node: &Node| node.stats().wait();
+    panic!("not equal: {:?} and {:?}\n{:#?}\n{:#?}", heads(a), heads(b), stats(a), stats(b));
 }
 
 #[test]
@@ -319,4 +320,19 @@ fn a_restarted_node_dials_the_peers_that_it_wanted() {
     put(&b, "notes:1", json!({"n": 3}));
     let mut changes = a.subscribe("");
     assert_eq!(changes.next_timeout(Duration::from_secs(2)), None);
+}
+
+#[test]
+fn importing_what_is_still_being_written_is_answered() {
+    let dir = tempfile::tempdir().expect("a directory");
+    Node::init(dir.path()).expect("a new node");
+    let node = Node::open(dir.path(), Options::default()).expect("opens");
+    let source = Node::in_memory(Options::default());
+    put(&source, "notes:1", json!({"n": 1}));
+    let bytes = source.export(&doc("notes:1")).wait().expect("readable").expect("there");
+    let imports: Vec<_> = (0..50).map(|_| node.import(&doc("notes:1"), bytes.clone())).collect();
+    let (done, waited) = flume::bounded(1);
+    thread::spawn(move || done.send(imports.into_iter().map(|import| import.wait()).collect::<Vec<_>>()));
+    let answers = waited.recv_timeout(LONG).expect("every import is answered");
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
 }
