@@ -92,17 +92,17 @@ impl DiskStore {
     /// [`OpenFault`] if the bytes are not a store of this version or cannot be read.
     pub fn with_backend(backend: impl StorageBackend) -> Result<Self, OpenFault> {
         let disk = Rewind::new(backend).map_err(|error| fault(&error.into()))?;
-        let db = database(disk.clone())?;
-        let meta = match Meta::read(&db)? {
-            Some(meta) => meta,
-            None => tables::create(&db)?,
-        };
-        Ok(Self {
+        let mut store = Self {
+            state: State::Open(database(disk.clone())?),
             disk,
-            state: State::Open(db),
-            meta,
+            meta: Meta::default(),
             mark: None,
-        })
+        };
+        match store.read(Meta::read)? {
+            Some(meta) => store.meta = meta,
+            None => store.commit(&[], Meta::default())?,
+        }
+        Ok(store)
     }
 
     /// What the store knows about itself.
@@ -129,7 +129,7 @@ impl DiskStore {
             return Err(StoreFault::Io);
         };
         let meta = meta.next();
-        match tables::write(db, batches, &meta) {
+        match guarded(|| tables::write(db, batches, &meta)) {
             Ok(()) => {}
             Err(Failure::Content(fault)) => return Err(fault.into()),
             Err(Failure::File(error)) => {
@@ -148,7 +148,7 @@ impl DiskStore {
 
     /// Runs `f` on the open file; after an I/O error once more, on the file opened anew.
     fn read<T>(&mut self, f: impl Fn(&Database) -> Result<T, Failure>) -> Result<T, OpenFault> {
-        match self.state.readable().map(&f) {
+        match self.state.readable().map(|db| guarded(|| f(db))) {
             None => {}
             Some(Err(Failure::File(error))) if !matches!(error, redb::Error::Corrupted(_)) => {
                 fault(&error);
@@ -157,19 +157,29 @@ impl DiskStore {
         }
         let reopened = self.reopen();
         match self.state.readable() {
-            Some(db) => Ok(f(db)?),
+            Some(db) => Ok(guarded(|| f(db))?),
             None => Err(reopened.err().unwrap_or(StoreFault::Io).into()),
         }
+    }
+
+    /// Drops the database, which may write.
+    fn shut(&mut self) {
+        let state = std::mem::replace(&mut self.state, State::Down);
+        let _ = guarded(|| {
+            drop(state);
+            Ok(())
+        });
     }
 
     /// Goes back to the last durable state and opens it, for reading only if need be.
     fn reopen(&mut self) -> Result<(), StoreFault> {
         if let State::Open(_) = self.state {
-            self.state = State::Down;
+            self.shut();
         }
         let rewound = self.disk.rewind().map_err(|error| fault(&error.into()));
         match rewound.and_then(|()| database(self.disk.clone())) {
             Ok(db) => {
+                self.shut();
                 self.state = State::Open(db);
                 Ok(())
             }
@@ -209,7 +219,10 @@ impl Store for DiskStore {
             },
         )?;
         match std::mem::replace(&mut self.state, State::Down) {
-            State::Open(db) => db.close().map_err(|error| fault(&error.into())),
+            State::Open(db) => {
+                let close = || db.close().map_err(|error| Failure::File(error.into()));
+                Ok(guarded(close).map_err(OpenFault::from)?)
+            }
             State::ReadOnly(_) | State::Down => Err(StoreFault::Io),
         }
     }
@@ -250,18 +263,29 @@ impl fmt::Debug for DiskStore {
     }
 }
 
-/// Opens a database, creating it in an empty file. redb may panic on a file that was altered behind its back.
+impl Drop for DiskStore {
+    fn drop(&mut self) {
+        self.shut();
+    }
+}
+
+/// Opens a database, creating it in an empty file.
 fn database(backend: impl StorageBackend) -> Result<Database, StoreFault> {
     let open = || {
         redb::Builder::new()
             .set_cache_size(CACHE)
             .create_with_backend(backend)
+            .map_err(|error| Failure::File(error.into()))
     };
-    match catch_unwind(AssertUnwindSafe(open)) {
-        Ok(Ok(db)) => Ok(db),
-        Ok(Err(error)) => Err(fault(&error.into())),
-        Err(_) => Err(StoreFault::Damaged),
-    }
+    Ok(guarded(open).map_err(OpenFault::from)?)
+}
+
+/// redb may panic on a file that was altered behind its back. To Peat that is a damaged file like any other.
+fn guarded<T>(f: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|_| {
+        let what = "redb panicked".to_owned();
+        Err(Failure::File(redb::Error::Corrupted(what)))
+    })
 }
 
 /// The core's word for this error; the log has redb's.

@@ -1,7 +1,6 @@
 //! The store's own thread: it takes commands, commits what has queued up together, and answers.
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::JoinHandle;
 
 use flume::{Receiver, Sender};
@@ -122,11 +121,10 @@ fn commit(store: &mut dyn Store, group: Vec<Batch>, answer: &mut impl FnMut(Stor
 
 /// Until closed, or until nobody can send any more.
 fn serve(
-    store: Box<dyn Store>,
+    mut store: Box<dyn Store>,
     requests: &Receiver<Request>,
     mut answer: impl FnMut(Stored),
 ) -> Result<(), StoreFault> {
-    let mut store = Guarded(Some(store));
     let mut closing = false;
     while !closing {
         let Ok(first) = requests.recv() else {
@@ -142,49 +140,7 @@ fn serve(
                 }
             }
         }
-        execute(&mut store, commands, &mut answer);
+        execute(store.as_mut(), commands, &mut answer);
     }
-    Box::new(store).close()
-}
-
-/// A store that may panic, as redb does on some files that were altered behind its back. Nothing is asked of it after
-/// that, and every command is still answered.
-#[derive(Debug)]
-struct Guarded(Option<Box<dyn Store>>);
-
-impl Guarded {
-    fn call<T, E: From<StoreFault>>(
-        &mut self,
-        f: impl FnOnce(&mut dyn Store) -> Result<T, E>,
-    ) -> Result<T, E> {
-        let store = self.0.as_mut().ok_or(StoreFault::Closed)?;
-        match catch_unwind(AssertUnwindSafe(|| f(store.as_mut()))) {
-            Ok(outcome) => outcome,
-            Err(panic) => {
-                // Never dropped: its destructor would write to the file.
-                std::mem::forget(self.0.take());
-                drop(panic);
-                tracing::error!("the store panicked and is not used any more");
-                Err(StoreFault::Damaged.into())
-            }
-        }
-    }
-}
-
-impl Store for Guarded {
-    fn entries(&mut self) -> Result<Vec<peat_proto::store::Entry>, super::OpenFault> {
-        self.call(|store| store.entries())
-    }
-
-    fn load(&mut self, doc: &peat_proto::DocId) -> Result<Vec<bytes::Bytes>, StoreFault> {
-        self.call(|store| store.load(doc))
-    }
-
-    fn apply(&mut self, batches: &[Batch]) -> Result<(), StoreFault> {
-        self.call(|store| store.apply(batches))
-    }
-
-    fn close(self: Box<Self>) -> Result<(), StoreFault> {
-        self.0.ok_or(StoreFault::Closed)?.close()
-    }
+    store.close()
 }
