@@ -1,11 +1,11 @@
 //! The store on disk: one redb file.
 //!
-//! | table       | key                      | value                                         |
-//! |-------------|--------------------------|-----------------------------------------------|
-//! | `documents` | document name            | [`Record`] bytes                              |
-//! | `chunks`    | document name, index u32 | Automerge bytes                               |
-//! | `peers`     | 32-byte peer id          | nothing                                       |
-//! | `meta`      | name                     | `format`, `commits`, `boot`, `closed`: [`Meta`] |
+//! | table       | key                      | value                                                       |
+//! |-------------|--------------------------|-------------------------------------------------------------|
+//! | `documents` | document name            | bytes of its [`Record`](peat_proto::store::Record)          |
+//! | `chunks`    | document name, index u32 | Automerge bytes                                             |
+//! | `peers`     | 32-byte peer id          | nothing                                                     |
+//! | `meta`      | name                     | `format`, `commits`, `boot`, `closed`: see the type `Meta`  |
 //!
 //! A commit costs one fsync. After any I/O error redb wants its file opened anew; the store does that by itself, so that
 //! writes work again as soon as the disk does, and reads go on meanwhile from the last durable state.
