@@ -261,6 +261,32 @@ fn a_failed_fsync_fails_the_write_and_loses_nothing_acknowledged() {
     }
 }
 
+/// redb shortens the file after a commit. When that fails it reports the commit as failed, though it is durable.
+#[test]
+fn a_write_that_took_place_is_not_reported_as_failed() {
+    let disk = FaultyDisk::default();
+    let mut store = open(&disk);
+    let mut seq = 0;
+    let mut write = |store: &mut DiskStore, op| {
+        seq += 1;
+        store.apply(&[batch(seq, vec![op])])
+    };
+    for n in 0..400 {
+        write(&mut store, replace(&format!("a:{n}"), 40_000)).expect("the file grows");
+    }
+    disk.set(|disk| disk.shrink_fails = true);
+    let mut appended = 0;
+    while disk.shrinks_failed() < 3 {
+        let freed = replace(&format!("a:{}", 399 - appended), 10);
+        assert_eq!(write(&mut store, freed), Ok(()));
+        appended += 1;
+        assert_eq!(write(&mut store, append("b:1", appended, 10)), Ok(()));
+        assert!(appended < 400, "redb did not try");
+    }
+    let mut after = open(&disk.after_power_cut(1));
+    assert_eq!(count(&mut after, "b:1"), Ok(appended));
+}
+
 #[test]
 fn a_read_error_is_an_error_and_passes() {
     let disk = FaultyDisk::default();

@@ -259,6 +259,9 @@ fn a_mark_counts_once_and_only_unaltered() {
         fs::write(&mark, altered).expect("writes");
         assert!(actors.insert(clean_boot(&node(&home))), "{altered:?}");
     }
+    let other = "0".repeat(32) + &fs::read_to_string(&mark).expect("reads")[32..];
+    fs::write(&mark, other).expect("writes");
+    assert!(actors.insert(clean_boot(&node(&home))), "another nonce");
     fs::write(&mark, b"\xff\xfe").expect("writes");
     assert!(actors.insert(clean_boot(&node(&home))), "not text");
 }

@@ -22,10 +22,13 @@ pub(crate) struct State {
     /// on to show all of it, as on Linux.
     pub(crate) sync_fails: bool,
     pub(crate) read_fails: bool,
+    /// The file cannot be made shorter.
+    pub(crate) shrink_fails: bool,
     /// Writes, changes of length and syncs until the power is cut.
     pub(crate) steps_left: Option<u64>,
     /// The same until one of them fails, once.
     pub(crate) steps_to_fault: Option<u64>,
+    shrinks_failed: u64,
     cut: bool,
     syncs: u64,
     rng: Rng,
@@ -59,8 +62,10 @@ impl FaultyDisk {
             capacity: None,
             sync_fails: false,
             read_fails: false,
+            shrink_fails: false,
             steps_left: None,
             steps_to_fault: None,
+            shrinks_failed: 0,
             cut: false,
             syncs: 0,
             rng: Rng::new(key),
@@ -84,6 +89,7 @@ impl FaultyDisk {
             state.capacity = None;
             state.sync_fails = false;
             state.read_fails = false;
+            state.shrink_fails = false;
             state.steps_to_fault = None;
         });
     }
@@ -94,6 +100,10 @@ impl FaultyDisk {
 
     pub(crate) fn syncs(&self) -> u64 {
         self.state().syncs
+    }
+
+    pub(crate) fn shrinks_failed(&self) -> u64 {
+        self.state().shrinks_failed
     }
 
     /// Flips bits of what is stored.
@@ -202,6 +212,10 @@ impl StorageBackend for FaultyDisk {
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut state = self.state();
         state.step()?;
+        if state.shrink_fails && len < state.cache.len() as u64 {
+            state.shrinks_failed += 1;
+            return Err(io::Error::other("the file cannot be made shorter"));
+        }
         state.allocated.retain(|page| page * PAGE < len);
         state.change(Change::Len(usize::try_from(len).expect("small")));
         Ok(())
