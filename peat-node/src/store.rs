@@ -12,7 +12,8 @@ pub mod disk;
 pub mod memory;
 pub mod thread;
 
-/// Executes store commands. Every call is over when it returns: what `apply` accepted survives a crash.
+/// Executes store commands. Every call is over when it returns: what `apply` accepted survives a crash. A store does not
+/// panic.
 pub trait Store: Send + std::fmt::Debug {
     /// All records and admitted peers, in no particular order.
     ///

@@ -1,11 +1,11 @@
 //! The store on disk: one redb file.
 //!
-//! | table       | key                      | value                                         |
-//! |-------------|--------------------------|-----------------------------------------------|
-//! | `documents` | document name            | [`Record`] bytes                              |
-//! | `chunks`    | document name, index u32 | Automerge bytes                               |
-//! | `peers`     | 32-byte peer id          | nothing                                       |
-//! | `meta`      | name                     | `format`, `commits`, `boot`, `closed`: [`Meta`] |
+//! | table       | key                      | value                                                       |
+//! |-------------|--------------------------|-------------------------------------------------------------|
+//! | `documents` | document name            | bytes of its [`Record`](peat_proto::store::Record)          |
+//! | `chunks`    | document name, index u32 | Automerge bytes                                             |
+//! | `peers`     | 32-byte peer id          | nothing                                                     |
+//! | `meta`      | name                     | `format`, `commits`, `boot`, `closed`: see the type `Meta`  |
 //!
 //! A commit costs one fsync. After any I/O error redb wants its file opened anew; the store does that by itself, so that
 //! writes work again as soon as the disk does, and reads go on meanwhile from the last durable state.
@@ -92,12 +92,17 @@ impl DiskStore {
     /// [`OpenFault`] if the bytes are not a store of this version or cannot be read.
     pub fn with_backend(backend: impl StorageBackend) -> Result<Self, OpenFault> {
         let disk = Rewind::new(backend).map_err(|error| fault(&error.into()))?;
-        let db = database(disk.clone())?;
-        let meta = match Meta::read(&db)? {
-            Some(meta) => meta,
-            None => tables::create(&db)?,
+        let mut store = Self {
+            state: State::Open(database(disk.clone())?),
+            disk,
+            meta: Meta::default(),
+            mark: None,
         };
-        Ok(Self { disk, state: State::Open(db), meta, mark: None })
+        match store.read(Meta::read)? {
+            Some(meta) => store.meta = meta,
+            None => store.commit(&[], Meta::default())?,
+        }
+        Ok(store)
     }
 
     /// What the store knows about itself.
@@ -124,7 +129,7 @@ impl DiskStore {
             return Err(StoreFault::Io);
         };
         let meta = meta.next();
-        match tables::write(db, batches, &meta) {
+        match guarded(|| tables::write(db, batches, &meta)) {
             Ok(()) => {}
             Err(Failure::Content(fault)) => return Err(fault.into()),
             Err(Failure::File(error)) => {
@@ -143,7 +148,7 @@ impl DiskStore {
 
     /// Runs `f` on the open file; after an I/O error once more, on the file opened anew.
     fn read<T>(&mut self, f: impl Fn(&Database) -> Result<T, Failure>) -> Result<T, OpenFault> {
-        match self.state.readable().map(&f) {
+        match self.state.readable().map(|db| guarded(|| f(db))) {
             None => {}
             Some(Err(Failure::File(error))) if !matches!(error, redb::Error::Corrupted(_)) => {
                 fault(&error);
@@ -152,19 +157,29 @@ impl DiskStore {
         }
         let reopened = self.reopen();
         match self.state.readable() {
-            Some(db) => Ok(f(db)?),
+            Some(db) => Ok(guarded(|| f(db))?),
             None => Err(reopened.err().unwrap_or(StoreFault::Io).into()),
         }
+    }
+
+    /// Drops the database, which may write.
+    fn shut(&mut self) {
+        let state = std::mem::replace(&mut self.state, State::Down);
+        let _ = guarded(|| {
+            drop(state);
+            Ok(())
+        });
     }
 
     /// Goes back to the last durable state and opens it, for reading only if need be.
     fn reopen(&mut self) -> Result<(), StoreFault> {
         if let State::Open(_) = self.state {
-            self.state = State::Down;
+            self.shut();
         }
         let rewound = self.disk.rewind().map_err(|error| fault(&error.into()));
         match rewound.and_then(|()| database(self.disk.clone())) {
             Ok(db) => {
+                self.shut();
                 self.state = State::Open(db);
                 Ok(())
             }
@@ -196,9 +211,18 @@ impl Store for DiskStore {
 
     fn close(mut self: Box<Self>) -> Result<(), StoreFault> {
         let closed = self.mark;
-        self.commit(&[], Meta { closed, ..self.meta })?;
+        self.commit(
+            &[],
+            Meta {
+                closed,
+                ..self.meta
+            },
+        )?;
         match std::mem::replace(&mut self.state, State::Down) {
-            State::Open(db) => db.close().map_err(|error| fault(&error.into())),
+            State::Open(db) => {
+                let close = || db.close().map_err(|error| Failure::File(error.into()));
+                Ok(guarded(close).map_err(OpenFault::from)?)
+            }
             State::ReadOnly(_) | State::Down => Err(StoreFault::Io),
         }
     }
@@ -233,18 +257,35 @@ impl From<OpenFault> for StoreFault {
 
 impl fmt::Debug for DiskStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DiskStore").field("meta", &self.meta).finish_non_exhaustive()
+        f.debug_struct("DiskStore")
+            .field("meta", &self.meta)
+            .finish_non_exhaustive()
     }
 }
 
-/// Opens a database, creating it in an empty file. redb may panic on a file that was altered behind its back.
-fn database(backend: impl StorageBackend) -> Result<Database, StoreFault> {
-    let open = || redb::Builder::new().set_cache_size(CACHE).create_with_backend(backend);
-    match catch_unwind(AssertUnwindSafe(open)) {
-        Ok(Ok(db)) => Ok(db),
-        Ok(Err(error)) => Err(fault(&error.into())),
-        Err(_) => Err(StoreFault::Damaged),
+impl Drop for DiskStore {
+    fn drop(&mut self) {
+        self.shut();
     }
+}
+
+/// Opens a database, creating it in an empty file.
+fn database(backend: impl StorageBackend) -> Result<Database, StoreFault> {
+    let open = || {
+        redb::Builder::new()
+            .set_cache_size(CACHE)
+            .create_with_backend(backend)
+            .map_err(|error| Failure::File(error.into()))
+    };
+    Ok(guarded(open).map_err(OpenFault::from)?)
+}
+
+/// redb may panic on a file that was altered behind its back. To Peat that is a damaged file like any other.
+fn guarded<T>(f: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|_| {
+        let what = "redb panicked".to_owned();
+        Err(Failure::File(redb::Error::Corrupted(what)))
+    })
 }
 
 /// The core's word for this error; the log has redb's.

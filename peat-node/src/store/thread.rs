@@ -1,7 +1,6 @@
 //! The store's own thread: it takes commands, commits what has queued up together, and answers.
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::JoinHandle;
 
 use flume::{Receiver, Sender};
@@ -33,10 +32,14 @@ impl StoreThread {
     ///
     /// # Errors
     /// The operating system gives no thread.
-    pub fn spawn(store: Box<dyn Store>, answer: impl FnMut(Stored) + Send + 'static) -> io::Result<Self> {
+    pub fn spawn(
+        store: Box<dyn Store>,
+        answer: impl FnMut(Stored) + Send + 'static,
+    ) -> io::Result<Self> {
         let (requests, received) = flume::unbounded();
-        let thread =
-            std::thread::Builder::new().name("peat-store".to_owned()).spawn(move || serve(store, &received, answer))?;
+        let thread = std::thread::Builder::new()
+            .name("peat-store".to_owned())
+            .spawn(move || serve(store, &received, answer))?;
         Ok(Self { requests, thread })
     }
 
@@ -45,7 +48,9 @@ impl StoreThread {
     /// # Errors
     /// [`StoreFault::Closed`] if the thread has ended, which it does not before [`Self::close`].
     pub fn send(&self, command: StoreCommand) -> Result<(), StoreFault> {
-        self.requests.send(Request::Run(command)).map_err(|_| StoreFault::Closed)
+        self.requests
+            .send(Request::Run(command))
+            .map_err(|_| StoreFault::Closed)
     }
 
     /// Finishes and answers everything that was sent, marks the store as cleanly closed, and ends the thread.
@@ -53,7 +58,9 @@ impl StoreThread {
     /// # Errors
     /// The store could not be closed cleanly. What was answered as durable still is.
     pub fn close(self) -> Result<(), StoreFault> {
-        self.requests.send(Request::Close).map_err(|_| StoreFault::Closed)?;
+        self.requests
+            .send(Request::Close)
+            .map_err(|_| StoreFault::Closed)?;
         self.thread.join().unwrap_or(Err(StoreFault::Closed))
     }
 }
@@ -114,11 +121,10 @@ fn commit(store: &mut dyn Store, group: Vec<Batch>, answer: &mut impl FnMut(Stor
 
 /// Until closed, or until nobody can send any more.
 fn serve(
-    store: Box<dyn Store>,
+    mut store: Box<dyn Store>,
     requests: &Receiver<Request>,
     mut answer: impl FnMut(Stored),
 ) -> Result<(), StoreFault> {
-    let mut store = Guarded(Some(store));
     let mut closing = false;
     while !closing {
         let Ok(first) = requests.recv() else {
@@ -134,46 +140,7 @@ fn serve(
                 }
             }
         }
-        execute(&mut store, commands, &mut answer);
+        execute(store.as_mut(), commands, &mut answer);
     }
-    Box::new(store).close()
-}
-
-/// A store that may panic, as redb does on some files that were altered behind its back. Nothing is asked of it after
-/// that, and every command is still answered.
-#[derive(Debug)]
-struct Guarded(Option<Box<dyn Store>>);
-
-impl Guarded {
-    fn call<T, E: From<StoreFault>>(&mut self, f: impl FnOnce(&mut dyn Store) -> Result<T, E>) -> Result<T, E> {
-        let store = self.0.as_mut().ok_or(StoreFault::Closed)?;
-        match catch_unwind(AssertUnwindSafe(|| f(store.as_mut()))) {
-            Ok(outcome) => outcome,
-            Err(panic) => {
-                // Never dropped: its destructor would write to the file.
-                std::mem::forget(self.0.take());
-                drop(panic);
-                tracing::error!("the store panicked and is not used any more");
-                Err(StoreFault::Damaged.into())
-            }
-        }
-    }
-}
-
-impl Store for Guarded {
-    fn entries(&mut self) -> Result<Vec<peat_proto::store::Entry>, super::OpenFault> {
-        self.call(|store| store.entries())
-    }
-
-    fn load(&mut self, doc: &peat_proto::DocId) -> Result<Vec<bytes::Bytes>, StoreFault> {
-        self.call(|store| store.load(doc))
-    }
-
-    fn apply(&mut self, batches: &[Batch]) -> Result<(), StoreFault> {
-        self.call(|store| store.apply(batches))
-    }
-
-    fn close(self: Box<Self>) -> Result<(), StoreFault> {
-        self.0.ok_or(StoreFault::Closed)?.close()
-    }
+    store.close()
 }

@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use peat_proto::store::{Batch, Entry, Op, Record, StoreFault};
 use peat_proto::{Boot, DocId, PeerId};
-use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError, WriteTransaction};
+use redb::{
+    Database, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError, WriteTransaction,
+};
 
 use super::FORMAT;
 use crate::store::OpenFault;
@@ -36,7 +38,10 @@ pub(crate) struct Meta {
 impl Meta {
     /// As it is after the next commit.
     pub(super) fn next(self) -> Self {
-        Self { commits: self.commits.saturating_add(1), ..self }
+        Self {
+            commits: self.commits.saturating_add(1),
+            ..self
+        }
     }
 
     /// `None` if the database is new.
@@ -68,20 +73,16 @@ impl Meta {
         put("format", &FORMAT.to_be_bytes())?;
         put("commits", &self.commits.to_be_bytes())?;
         if let Some(boot) = self.boot {
-            put("boot", &[&boot.store[..], &boot.number.to_be_bytes()].concat())?;
+            put(
+                "boot",
+                &[&boot.store[..], &boot.number.to_be_bytes()].concat(),
+            )?;
         }
         if let Some(closed) = self.closed {
             put("closed", &closed)?;
         }
         Ok(())
     }
-}
-
-/// Makes a new database a store.
-pub(super) fn create(db: &Database) -> Result<Meta, Failure> {
-    let meta = Meta::default();
-    write(db, &[], &meta)?;
-    Ok(meta)
 }
 
 /// Writes all batches and `meta` in one durable transaction.
@@ -171,7 +172,13 @@ impl<'t> Tables<'t> {
     }
 
     /// Puts a chunk behind the `before` others.
-    fn put(&mut self, doc: &DocId, before: u32, record: &Record, chunk: &[u8]) -> Result<(), Failure> {
+    fn put(
+        &mut self,
+        doc: &DocId,
+        before: u32,
+        record: &Record,
+        chunk: &[u8],
+    ) -> Result<(), Failure> {
         if before.checked_add(1) != Some(record.chunks) {
             return Err(StoreFault::Damaged.into());
         }
@@ -183,7 +190,10 @@ impl<'t> Tables<'t> {
 }
 
 /// How many chunks the document's record counts; none without a record.
-fn count(documents: &impl ReadableTable<&'static [u8], &'static [u8]>, key: &[u8]) -> Result<u32, Failure> {
+fn count(
+    documents: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    key: &[u8],
+) -> Result<u32, Failure> {
     match documents.get(key)? {
         None => Ok(0),
         Some(record) => match Record::decode(record.value()) {
@@ -194,9 +204,13 @@ fn count(documents: &impl ReadableTable<&'static [u8], &'static [u8]>, key: &[u8
 }
 
 fn decode_document(key: &[u8], record: &[u8]) -> Result<Entry, OpenFault> {
-    let name =
-        std::str::from_utf8(key).map_err(|_| OpenFault::Utf8 { key: String::from_utf8_lossy(key).into_owned() })?;
-    let doc = DocId::new(name).map_err(|why| OpenFault::Key { key: name.to_owned(), why })?;
+    let name = std::str::from_utf8(key).map_err(|_| OpenFault::Utf8 {
+        key: String::from_utf8_lossy(key).into_owned(),
+    })?;
+    let doc = DocId::new(name).map_err(|why| OpenFault::Key {
+        key: name.to_owned(),
+        why,
+    })?;
     match Record::decode(record) {
         Ok(record) => Ok(Entry::Document { doc, record }),
         Err(why) => Err(OpenFault::Record { doc, why }),
@@ -228,7 +242,10 @@ fn decode_boot(bytes: [u8; 24]) -> Result<Boot, OpenFault> {
     let fault = || OpenFault::Meta("boot");
     let (store, number) = bytes.split_first_chunk().ok_or_else(fault)?;
     let number = number.try_into().map_err(|_| fault())?;
-    Ok(Boot { store: *store, number: u64::from_be_bytes(number) })
+    Ok(Boot {
+        store: *store,
+        number: u64::from_be_bytes(number),
+    })
 }
 
 impl From<OpenFault> for Failure {
@@ -252,4 +269,141 @@ macro_rules! file_failures {
         })*
     };
 }
-file_failures!(redb::TransactionError, redb::TableError, redb::StorageError, redb::CommitError);
+file_failures!(
+    redb::TransactionError,
+    redb::TableError,
+    redb::StorageError,
+    redb::CommitError
+);
+
+#[cfg(test)]
+mod tests {
+    use peat_proto::BadDocId;
+    use peat_proto::store::BadRecord;
+    use redb::backends::InMemoryBackend;
+
+    use super::*;
+
+    /// A store with these rows behind its back.
+    fn store(
+        documents: &[(&[u8], &[u8])],
+        chunks: &[(&[u8], u32)],
+        meta: &[(&str, &[u8])],
+    ) -> Database {
+        let db = Database::builder()
+            .create_with_backend(InMemoryBackend::new())
+            .expect("creates");
+        write(&db, &[], &Meta::default()).expect("writes");
+        let transaction = db.begin_write().expect("begins");
+        {
+            let mut tables = Tables::open(&transaction).expect("opens");
+            for (key, record) in documents {
+                tables.documents.insert(*key, *record).expect("inserts");
+            }
+            for at in chunks {
+                tables.chunks.insert(*at, b"x".as_slice()).expect("inserts");
+            }
+            let mut table = transaction.open_table(META).expect("opens");
+            for (name, value) in meta {
+                table.insert(name.as_bytes(), *value).expect("inserts");
+            }
+        }
+        transaction.commit().expect("commits");
+        db
+    }
+
+    fn content<T: std::fmt::Debug>(outcome: Result<T, Failure>) -> OpenFault {
+        match outcome {
+            Err(Failure::Content(fault)) => fault,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn record(chunks: u32) -> Vec<u8> {
+        Record::automerge(peat_proto::Heads::default(), 1, chunks).encode()
+    }
+
+    #[test]
+    fn a_damaged_entry_is_named_and_not_skipped() {
+        let doc = |name| DocId::new(name).expect("valid");
+        let good = record(1);
+        let cases: [(&[u8], &[u8], OpenFault); 3] = [
+            (
+                b"a:2",
+                &good[..9],
+                OpenFault::Record {
+                    doc: doc("a:2"),
+                    why: BadRecord::Short,
+                },
+            ),
+            (
+                b"no colon",
+                &good,
+                OpenFault::Key {
+                    key: "no colon".to_owned(),
+                    why: BadDocId::NoColon,
+                },
+            ),
+            (
+                b"a:\xff",
+                &good,
+                OpenFault::Utf8 {
+                    key: "a:\u{fffd}".to_owned(),
+                },
+            ),
+        ];
+        for (key, record, fault) in cases {
+            let db = store(&[(b"a:1", &good), (key, record)], &[], &[]);
+            assert_eq!(content(entries(&db)), fault);
+        }
+    }
+
+    #[test]
+    fn chunks_that_are_not_those_of_the_record_are_damage() {
+        let doc = DocId::new("a:1").expect("valid");
+        let cases: [(u32, &[u32], StoreFault); 5] = [
+            (2, &[0], StoreFault::Damaged),
+            (1, &[0, 1], StoreFault::Damaged),
+            (2, &[0, 2], StoreFault::Damaged),
+            (1, &[1], StoreFault::Damaged),
+            (2, &[], StoreFault::Missing),
+        ];
+        for (counted, indices, fault) in cases {
+            let chunks: Vec<_> = indices.iter().map(|n| (&b"a:1"[..], *n)).collect();
+            let db = store(&[(b"a:1", &record(counted))], &chunks, &[]);
+            assert_eq!(content(load(&db, &doc)), fault.into(), "{indices:?}");
+        }
+        let orphan = store(&[], &[(b"a:1", 0)], &[]);
+        assert_eq!(content(load(&orphan, &doc)), StoreFault::Damaged.into());
+    }
+
+    #[test]
+    fn a_store_of_another_format_or_with_damaged_fields_is_refused() {
+        let cases: [(&str, &[u8], OpenFault); 5] = [
+            ("format", &[0, 0, 0, 2], OpenFault::Version { found: 2 }),
+            ("format", &[1], OpenFault::Meta("format")),
+            ("commits", &[0; 7], OpenFault::Meta("commits")),
+            ("boot", &[0; 25], OpenFault::Meta("boot")),
+            ("closed", &[], OpenFault::Meta("closed")),
+        ];
+        for (name, value, fault) in cases {
+            let db = store(&[], &[], &[(name, value)]);
+            assert_eq!(content(Meta::read(&db)), fault);
+        }
+    }
+
+    #[test]
+    fn what_the_store_knows_about_itself_reads_back() {
+        let meta = Meta {
+            boot: Some(Boot {
+                store: [7; 16],
+                number: u64::MAX - 1,
+            }),
+            closed: Some([9; 16]),
+            commits: 1 << 40,
+        };
+        let db = store(&[], &[], &[]);
+        write(&db, &[], &meta).expect("writes");
+        assert_eq!(Meta::read(&db).expect("reads"), Some(meta));
+    }
+}
