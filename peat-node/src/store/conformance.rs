@@ -310,20 +310,8 @@ fn load(store: &mut impl Subject, name: &str) -> Result<Vec<Bytes>, StoreFault> 
     let command = StoreCommand::Load { load: LoadId(77), doc: doc(name) };
     let mut answers = store.run(vec![command]);
     match (answers.pop(), answers.is_empty()) {
-        (
-            Some(Stored::Loaded {
-                load: LoadId(77),
-                chunks,
-            }),
-            true,
-        ) => Ok(chunks),
-        (
-            Some(Stored::LoadFailed {
-                load: LoadId(77),
-                fault,
-            }),
-            true,
-        ) => Err(fault),
+        (Some(Stored::Loaded { load: LoadId(77), chunks }), true) => Ok(chunks),
+        (Some(Stored::LoadFailed { load: LoadId(77), fault }), true) => Err(fault),
         other => panic!("a load was answered by {other:?}"),
     }
 }
