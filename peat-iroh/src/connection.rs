@@ -10,7 +10,7 @@ use std::task::Poll;
 use bytes::Bytes;
 use flume::Receiver;
 use iroh::TransportAddr;
-use iroh::endpoint::{Connection, ConnectionError, Path, ReadError, RecvStream, WriteError};
+use iroh::endpoint::{Connection, ConnectionError, Path, ReadError, RecvStream, SendStream, WriteError};
 use peat_node::PeerId;
 use peat_node::proto::{CloseCode, Lane, Link, Role, StreamId};
 use peat_node::transport::{BINDING_LABEL, Outgoing, Port, STREAM_CREDIT, Wire};
@@ -96,6 +96,9 @@ async fn run(connection: Connection, wire: Arc<Wire>, outgoing: Receiver<Outgoin
             Some(Ok(ended)) = readers.join_next() => drop(grants.remove(&ended)),
         }
     };
+    if let Some(ConnectionError::ApplicationClosed(close)) = connection.close_reason() {
+        wire.closed(u32::try_from(close.error_code.into_inner()).unwrap_or(u32::MAX));
+    }
     // Says nothing where the connection is closed already.
     connection.close(code.code().into(), &[]);
     readers.shutdown().await;
@@ -169,11 +172,11 @@ fn lanes() -> (Vec<mpsc::UnboundedSender<Bytes>>, Vec<(Lane, Queue)>) {
     queues.unzip()
 }
 
-/// Writes all lanes, until one fails.
+/// Writes all lanes, until the connection is lost.
 ///
 /// One task polls them in the order of their urgency: when an acknowledgement frees some of the send window that bulk
 /// has filled, the most urgent frame gets it. Within the window, stream priorities keep that order.
-async fn write(connection: Connection, queues: Vec<(Lane, Queue)>, wire: Arc<Wire>) -> WriteError {
+async fn write(connection: Connection, queues: Vec<(Lane, Queue)>, wire: Arc<Wire>) -> ConnectionError {
     let lanes = queues.into_iter();
     let lanes = lanes.map(|(lane, queue)| Box::pin(write_lane(&connection, lane, queue, &wire)));
     let mut lanes: Vec<_> = lanes.collect();
@@ -188,25 +191,47 @@ async fn write(connection: Connection, queues: Vec<(Lane, Queue)>, wire: Arc<Wir
     failed.await
 }
 
-/// Writes one lane's frames, one behind the other, on a stream that the first of them opens.
+/// Writes one lane's frames, one behind the other, on a stream that the first of them opens. Where the other side stops
+/// the stream, the next frame opens another.
 async fn write_lane(
     connection: &Connection,
     lane: Lane,
     mut queue: Queue,
     wire: &Wire,
-) -> Result<Infallible, WriteError> {
-    let mut next = async || match queue.recv().await {
-        Some(frame) => Ok(frame),
-        None => Err(WriteError::ConnectionLost(ConnectionError::LocallyClosed)),
-    };
-    let mut frame = next().await?;
-    let mut stream = connection.open_uni().await?;
+) -> Result<Infallible, ConnectionError> {
     let urgency = i32::try_from(lane.index()).unwrap_or(i32::MAX);
-    stream.set_priority(-urgency).map_err(|_| WriteError::ClosedStream)?;
+    let mut open: Option<SendStream> = None;
     loop {
+        let frame = match &open {
+            None => queue.recv().await,
+            Some(stream) => tokio::select! {
+                biased;
+                stopped = stream.stopped() => {
+                    stopped.map_err(|_| ConnectionError::LocallyClosed)?;
+                    open = None;
+                    wire.stopped(lane);
+                    continue;
+                }
+                frame = queue.recv() => frame,
+            },
+        };
+        let frame = frame.ok_or(ConnectionError::LocallyClosed)?;
+        let stream = match &mut open {
+            Some(stream) => stream,
+            None => open.insert(connection.open_uni().await?),
+        };
         let length = frame.len();
-        stream.write_chunk(frame).await?;
+        // The priority of a stream that was stopped or lost is no matter: writing tells which.
+        let _ = stream.set_priority(-urgency);
+        match stream.write_chunk(frame).await {
+            Ok(()) => {}
+            Err(WriteError::ConnectionLost(error)) => return Err(error),
+            Err(_) => {
+                open = None;
+                wire.stopped(lane);
+            }
+        }
+        // A frame that a stop cut off has left the send buffer too.
         wire.sent(length);
-        frame = next().await?;
     }
 }

@@ -5,6 +5,10 @@
 //! what arrives, and does what the wire's [`Outgoing`] queue says. Framing, admission, lanes, credit, duplicates and
 //! redialling are the core's.
 
+#[doc(hidden)]
+#[allow(missing_docs)]
+pub mod bench;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};

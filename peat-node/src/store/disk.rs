@@ -97,12 +97,7 @@ impl DiskStore {
             Some(meta) => meta,
             None => tables::create(&db)?,
         };
-        Ok(Self {
-            disk,
-            state: State::Open(db),
-            meta,
-            mark: None,
-        })
+        Ok(Self { disk, state: State::Open(db), meta, mark: None })
     }
 
     /// What the store knows about itself.
@@ -201,13 +196,7 @@ impl Store for DiskStore {
 
     fn close(mut self: Box<Self>) -> Result<(), StoreFault> {
         let closed = self.mark;
-        self.commit(
-            &[],
-            Meta {
-                closed,
-                ..self.meta
-            },
-        )?;
+        self.commit(&[], Meta { closed, ..self.meta })?;
         match std::mem::replace(&mut self.state, State::Down) {
             State::Open(db) => db.close().map_err(|error| fault(&error.into())),
             State::ReadOnly(_) | State::Down => Err(StoreFault::Io),
@@ -244,19 +233,13 @@ impl From<OpenFault> for StoreFault {
 
 impl fmt::Debug for DiskStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DiskStore")
-            .field("meta", &self.meta)
-            .finish_non_exhaustive()
+        f.debug_struct("DiskStore").field("meta", &self.meta).finish_non_exhaustive()
     }
 }
 
 /// Opens a database, creating it in an empty file. redb may panic on a file that was altered behind its back.
 fn database(backend: impl StorageBackend) -> Result<Database, StoreFault> {
-    let open = || {
-        redb::Builder::new()
-            .set_cache_size(CACHE)
-            .create_with_backend(backend)
-    };
+    let open = || redb::Builder::new().set_cache_size(CACHE).create_with_backend(backend);
     match catch_unwind(AssertUnwindSafe(open)) {
         Ok(Ok(db)) => Ok(db),
         Ok(Err(error)) => Err(fault(&error.into())),

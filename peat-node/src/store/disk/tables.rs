@@ -3,9 +3,7 @@
 use bytes::Bytes;
 use peat_proto::store::{Batch, Entry, Op, Record, StoreFault};
 use peat_proto::{Boot, DocId, PeerId};
-use redb::{
-    Database, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError, WriteTransaction,
-};
+use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError, WriteTransaction};
 
 use super::FORMAT;
 use crate::store::OpenFault;
@@ -38,10 +36,7 @@ pub(crate) struct Meta {
 impl Meta {
     /// As it is after the next commit.
     pub(super) fn next(self) -> Self {
-        Self {
-            commits: self.commits.saturating_add(1),
-            ..self
-        }
+        Self { commits: self.commits.saturating_add(1), ..self }
     }
 
     /// `None` if the database is new.
@@ -73,10 +68,7 @@ impl Meta {
         put("format", &FORMAT.to_be_bytes())?;
         put("commits", &self.commits.to_be_bytes())?;
         if let Some(boot) = self.boot {
-            put(
-                "boot",
-                &[&boot.store[..], &boot.number.to_be_bytes()].concat(),
-            )?;
+            put("boot", &[&boot.store[..], &boot.number.to_be_bytes()].concat())?;
         }
         if let Some(closed) = self.closed {
             put("closed", &closed)?;
@@ -179,13 +171,7 @@ impl<'t> Tables<'t> {
     }
 
     /// Puts a chunk behind the `before` others.
-    fn put(
-        &mut self,
-        doc: &DocId,
-        before: u32,
-        record: &Record,
-        chunk: &[u8],
-    ) -> Result<(), Failure> {
+    fn put(&mut self, doc: &DocId, before: u32, record: &Record, chunk: &[u8]) -> Result<(), Failure> {
         if before.checked_add(1) != Some(record.chunks) {
             return Err(StoreFault::Damaged.into());
         }
@@ -197,10 +183,7 @@ impl<'t> Tables<'t> {
 }
 
 /// How many chunks the document's record counts; none without a record.
-fn count(
-    documents: &impl ReadableTable<&'static [u8], &'static [u8]>,
-    key: &[u8],
-) -> Result<u32, Failure> {
+fn count(documents: &impl ReadableTable<&'static [u8], &'static [u8]>, key: &[u8]) -> Result<u32, Failure> {
     match documents.get(key)? {
         None => Ok(0),
         Some(record) => match Record::decode(record.value()) {
@@ -211,13 +194,9 @@ fn count(
 }
 
 fn decode_document(key: &[u8], record: &[u8]) -> Result<Entry, OpenFault> {
-    let name = std::str::from_utf8(key).map_err(|_| OpenFault::Utf8 {
-        key: String::from_utf8_lossy(key).into_owned(),
-    })?;
-    let doc = DocId::new(name).map_err(|why| OpenFault::Key {
-        key: name.to_owned(),
-        why,
-    })?;
+    let name =
+        std::str::from_utf8(key).map_err(|_| OpenFault::Utf8 { key: String::from_utf8_lossy(key).into_owned() })?;
+    let doc = DocId::new(name).map_err(|why| OpenFault::Key { key: name.to_owned(), why })?;
     match Record::decode(record) {
         Ok(record) => Ok(Entry::Document { doc, record }),
         Err(why) => Err(OpenFault::Record { doc, why }),
@@ -249,10 +228,7 @@ fn decode_boot(bytes: [u8; 24]) -> Result<Boot, OpenFault> {
     let fault = || OpenFault::Meta("boot");
     let (store, number) = bytes.split_first_chunk().ok_or_else(fault)?;
     let number = number.try_into().map_err(|_| fault())?;
-    Ok(Boot {
-        store: *store,
-        number: u64::from_be_bytes(number),
-    })
+    Ok(Boot { store: *store, number: u64::from_be_bytes(number) })
 }
 
 impl From<OpenFault> for Failure {
@@ -276,9 +252,4 @@ macro_rules! file_failures {
         })*
     };
 }
-file_failures!(
-    redb::TransactionError,
-    redb::TableError,
-    redb::StorageError,
-    redb::CommitError
-);
+file_failures!(redb::TransactionError, redb::TableError, redb::StorageError, redb::CommitError);
