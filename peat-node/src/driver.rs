@@ -226,9 +226,13 @@ impl Driver {
                 self.output(output, &mut events);
             }
             if events.is_empty() {
-                return;
+                break;
             }
             events.into_iter().for_each(|event| self.event(event));
+        }
+        // An import of what is just being written has no write of its own to wait for.
+        if self.core.is_saved() {
+            self.state.requests.all_durable();
         }
     }
 

@@ -320,3 +320,18 @@ fn a_restarted_node_dials_the_peers_that_it_wanted() {
     let mut changes = a.subscribe("");
     assert_eq!(changes.next_timeout(Duration::from_secs(2)), None);
 }
+
+#[test]
+fn importing_what_is_still_being_written_is_answered() {
+    let dir = tempfile::tempdir().expect("a directory");
+    Node::init(dir.path()).expect("a new node");
+    let node = Node::open(dir.path(), Options::default()).expect("opens");
+    let source = Node::in_memory(Options::default());
+    put(&source, "notes:1", json!({"n": 1}));
+    let bytes = source.export(&doc("notes:1")).wait().expect("readable").expect("there");
+    let imports: Vec<_> = (0..50).map(|_| node.import(&doc("notes:1"), bytes.clone())).collect();
+    let (done, waited) = flume::bounded(1);
+    thread::spawn(move || done.send(imports.into_iter().map(|import| import.wait()).collect::<Vec<_>>()));
+    let answers = waited.recv_timeout(LONG).expect("every import is answered");
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+}
