@@ -73,3 +73,61 @@ impl Dials {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEER: PeerId = PeerId([5; 32]);
+
+    fn port(dials: &mut Dials, id: u64, book: &AddressBook) -> (PortId, flume::Receiver<Dial>) {
+        let (sender, receiver) = flume::bounded(1);
+        let id = PortId::numbered(id);
+        assert_eq!(dials.attach(id, sender, book), []);
+        (id, receiver)
+    }
+
+    #[test]
+    fn a_dial_goes_from_transport_to_transport_and_fails_behind_the_last() {
+        let mut book = AddressBook::default();
+        let addr = "192.0.2.1:1".parse().expect("an address");
+        book.want(PEER, &[addr], None);
+        let mut dials = Dials::default();
+        let (first, at_first) = port(&mut dials, 1, &book);
+        let (second, at_second) = port(&mut dials, 2, &book);
+
+        assert_eq!(dials.dial(PEER, &book), None);
+        assert_eq!(at_first.try_recv().expect("asked").addrs, [addr]);
+        assert!(at_second.is_empty());
+        assert_eq!(dials.failed(second, PEER, &book), None, "it was not asked");
+        assert_eq!(dials.failed(first, PEER, &book), None);
+        assert_eq!(at_second.try_recv().expect("asked").peer, PEER);
+        assert_eq!(dials.failed(second, PEER, &book), Some(Unreachable(PEER)));
+        assert_eq!(dials.failed(second, PEER, &book), None, "said once");
+    }
+
+    #[test]
+    fn a_dial_waits_for_the_first_transport_and_passes_on_when_one_goes() {
+        let book = AddressBook::default();
+        let mut dials = Dials::default();
+        assert_eq!(dials.dial(PEER, &book), None);
+        let (first, at_first) = port(&mut dials, 1, &book);
+        assert_eq!(at_first.try_recv().expect("asked").peer, PEER);
+        let (second, at_second) = port(&mut dials, 2, &book);
+        assert_eq!(dials.detach(first, &book), []);
+        assert_eq!(at_second.try_recv().expect("asked").peer, PEER);
+        assert_eq!(dials.detach(second, &book), [Unreachable(PEER)]);
+    }
+
+    #[test]
+    fn a_transport_that_does_not_keep_up_is_passed_over() {
+        let book = AddressBook::default();
+        let mut dials = Dials::default();
+        let (_, at_first) = port(&mut dials, 1, &book);
+        let (_, at_second) = port(&mut dials, 2, &book);
+        assert_eq!(dials.dial(PEER, &book), None);
+        assert_eq!(dials.dial(PeerId([6; 32]), &book), None);
+        assert_eq!(at_first.len(), 1);
+        assert_eq!(at_second.try_recv().expect("asked").peer, PeerId([6; 32]));
+    }
+}

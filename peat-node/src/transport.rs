@@ -110,6 +110,13 @@ struct Socket {
     dials: flume::Receiver<Dial>,
 }
 
+#[cfg(test)]
+impl PortId {
+    pub(crate) fn numbered(number: u64) -> Self {
+        Self(number)
+    }
+}
+
 impl Port {
     /// Attaches one more transport. Its dials wait in a queue of [`DIALS`].
     pub(crate) fn attach(hub: Arc<Hub>, transport: &'static str) -> Self {

@@ -48,14 +48,15 @@ fn pair() -> (Network, Node, Node) {
 fn await_equal(a: &Node, b: &Node) {
     let (mut at_a, mut at_b) = (a.subscribe(""), b.subscribe(""));
     let next = |changes: &mut Subscription| changes.next_timeout(Duration::from_millis(50));
-    for _ in 0..600 {
+    for _ in 0..200 {
         if heads(a) == heads(b) {
             return;
         }
         next(&mut at_a);
         next(&mut at_b);
     }
-    panic!("not equal: {:?} and {:?}", heads(a), heads(b));
+    let stats = |node: &Node| node.stats().wait();
+    panic!("not equal: {:?} and {:?}\n{:#?}\n{:#?}", heads(a), heads(b), stats(a), stats(b));
 }
 
 #[test]
