@@ -159,6 +159,13 @@ fn begin(node: &Node, request: Request) -> Result<Started, Failure> {
         }
         Request::Join { ticket, timeout } => {
             let ticket: Ticket = parse(&ticket)?;
+            if ticket.peer == node.id() {
+                return Err(Failure::new(
+                    Code::Usage,
+                    "this is the node's own ticket",
+                    "use it on the other machine, or with another --dir",
+                ));
+            }
             node.join(&ticket);
             level(node, ticket.peer, timeout)
         }

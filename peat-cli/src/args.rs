@@ -14,22 +14,22 @@ use crate::failure::Exit;
 #[command(name = "peat", version, after_help = after_help(), max_term_width = 100)]
 pub(crate) struct Args {
     /// Data directory [env: PEAT_DIR] [default: `peat` in the platform's data directory]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", display_order = 100)]
     pub(crate) dir: Option<PathBuf>,
-    /// Print results as JSON, one object per line, and errors as one JSON object on standard error
-    #[arg(long, global = true)]
+    /// Print results as one JSON object per line, and errors as JSON on standard error
+    #[arg(long, global = true, display_order = 101)]
     pub(crate) json: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
 fn after_help() -> String {
-    format!(
-        "Data goes to standard output, everything else to standard error. While `peat serve` runs on a data\n\
-         directory, the other commands work through it.\n\n\
-         Environment: PEAT_DIR, PEAT_LOG (what to log, as in `peat=debug,warn`), NO_COLOR. Empty counts as unset.\n\n{}",
-        Exit::help()
-    )
+    let text = "\
+        Data goes to standard output, everything else to standard error. An error is two lines, or with --json one \
+        object: {\"error\": {\"code\", \"message\", \"hint\", \"retryable\"}}. While `peat serve` runs on a data directory, \
+        the other commands work through it.\n\n\
+        Environment: PEAT_DIR; PEAT_LOG, what to log, as in `peat=debug,warn`; NO_COLOR. Empty counts as unset.";
+    format!("{text}\n\n{}", Exit::help())
 }
 
 #[derive(Debug, Subcommand)]
@@ -40,7 +40,7 @@ pub(crate) enum Command {
     Id,
     /// Print the ticket of the running `peat serve`: whoever holds it may join
     Ticket,
-    /// Make a document equal to a JSON object
+    /// Make a document equal to a JSON object, of at least one field
     Put {
         /// The document, as `collection:id`
         key: DocId,
@@ -81,12 +81,12 @@ pub(crate) enum Command {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Every row becomes the document COLLECTION:KEY. Rows of one document are applied in the order of the file, one
-change for each row that differs; fields for which a CSV file has no column are left alone. A CSV cell is true
-or false, a decimal number (no exponent, no leading zeros), or text; an empty cell removes the field, and the key
-column is always text. Lines of JSON are objects that replace the document; without --key each line is
-{\"key\": ..., \"value\": ...} as `peat get --json` prints it. An Automerge file is merged into the one document
-that --collection and --key name, by default the file's name without its endings. Gzip is recognised.
+Every row becomes the document COLLECTION:KEY. Rows of one document are applied in the order of the file, one change \
+for each row that differs; fields for which a CSV file has no column are left alone. A CSV cell is true or false, a \
+decimal number (no exponent, no leading zeros), or text; an empty cell removes the field, and the key column is always \
+text. Lines of JSON are objects that replace the document; without --key each line is {\"key\": ..., \"value\": ...} as \
+`peat get --json` prints it. An Automerge file is merged into the one document that --collection and --key name, by \
+default the file's name without its endings. Gzip is recognised.
 
 A row that cannot be imported is reported with its line and does not stop the others; the exit code is then 7.")]
 pub(crate) struct ImportArgs {
@@ -120,8 +120,9 @@ pub(crate) enum ExportFormat {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Creates the data directory on first use. The last line on standard output is the command that joins this node
-from another machine. SIGTERM, SIGINT and SIGHUP write what is unwritten and end with exit code 0.")]
+Creates the data directory on first use. The last line on standard output is the command that joins this node from \
+another machine. Peers that were joined once are remembered. SIGTERM, SIGINT and SIGHUP write what is unwritten and \
+end with exit code 0.")]
 pub(crate) struct ServeArgs {
     /// Stay connected to the node of this ticket; may be repeated
     #[arg(long, value_name = "TICKET")]
@@ -150,15 +151,16 @@ pub(crate) struct NetworkArgs {
     /// Publish and look up addresses through iroh's public discovery
     #[arg(long)]
     pub(crate) discovery: bool,
-    /// Ask the router for a port (UPnP, PCP, NAT-PMP)
-    #[arg(long)]
+    /// Ask the router for a port (UPnP, PCP, NAT-PMP); needs --relay
+    #[arg(long, requires = "relay")]
     pub(crate) port_mapper: bool,
 }
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Ends with exit code 0 when the document sets of both sides are proven equal. Creates the data directory on first
-use. While a `peat serve` runs on it, that one connects, and stays connected.")]
+Ends with exit code 0 when the document sets of both sides are proven equal. Creates the data directory on first use. \
+A later `peat serve` remembers the peer. While a `peat serve` runs on the directory, that one connects, with its own \
+network options, and stays connected.")]
 pub(crate) struct SyncArgs {
     /// What `peat serve` or `peat ticket` printed on the other side
     pub(crate) ticket: Ticket,

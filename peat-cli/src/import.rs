@@ -70,7 +70,7 @@ pub(crate) fn run(dir: &Path, args: &ImportArgs, output: &mut Output) -> Result<
     Err(Failure::new(
         Code::RowsFailed,
         format!("{} of {} rows could not be imported", summary.failed, summary.rows),
-        "mend those rows and import the file again; rows that are there already change nothing",
+        "mend those rows and import them from a file of their own",
     ))
 }
 

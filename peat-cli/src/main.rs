@@ -32,7 +32,8 @@ fn main() -> ExitCode {
         Ok(args) => args,
         Err(error) => return misused(&error),
     };
-    log();
+    // A command says itself what went wrong; a node that runs for long is worth listening to.
+    log(if matches!(args.command, Command::Serve(_)) { "warn" } else { "error" });
     let mut output = Output::new(args.json);
     let done = run(args, &mut output);
     // What a command printed before it failed is said too.
@@ -83,10 +84,10 @@ fn misused(error: &clap::Error) -> ExitCode {
     failure.exit_code()
 }
 
-/// Logs to standard error what `PEAT_LOG` asks for, by default warnings.
-fn log() {
+/// Logs to standard error what `PEAT_LOG` asks for.
+fn log(default: &str) {
     let wanted = dir::variable("PEAT_LOG").and_then(|value| value.into_string().ok());
-    let filter = EnvFilter::builder().parse_lossy(wanted.as_deref().unwrap_or("warn"));
+    let filter = EnvFilter::builder().parse_lossy(wanted.as_deref().unwrap_or(default));
     let colours = std::io::stderr().is_terminal() && dir::variable("NO_COLOR").is_none();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
 }

@@ -189,7 +189,7 @@ fn cut_short(error: &io::Error) -> Failure {
     Failure::new(
         Code::BadFile,
         format!("the file cannot be read further: {error}"),
-        "mend the file and import it again; rows that are there already change nothing",
+        "mend the file, and import what is left of it",
     )
 }
 

@@ -5,7 +5,10 @@ use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::harness::{Guard, run, signal_to, temporary};
+use crate::harness::{Guard, run_within, signal_to, temporary};
+
+/// The demo's promise is 60 s when optimised, which it is in CI's own step; tests are not, and run beside each other.
+const LIMIT: Duration = Duration::from_secs(if cfg!(debug_assertions) { 240 } else { 60 });
 
 fn demo() -> (Command, tempfile::TempDir) {
     let tmp = temporary();
@@ -18,7 +21,7 @@ fn demo() -> (Command, tempfile::TempDir) {
 fn the_demo_converges_and_leaves_nothing_behind() {
     let (command, tmp) = demo();
     let started = Instant::now();
-    let ended = run(command, b"");
+    let ended = run_within(LIMIT, command, b"");
     let report = ended.json();
     assert_eq!(report["converged"], true);
     assert_eq!(report["documents"], 50);
@@ -26,7 +29,7 @@ fn the_demo_converges_and_leaves_nothing_behind() {
     for count in ["frames", "bytes_sent", "bytes_received", "elapsed_ms"] {
         assert!(report[count].as_u64().is_some_and(|count| count > 0), "{count}");
     }
-    assert!(started.elapsed() < Duration::from_secs(60));
+    assert!(started.elapsed() < LIMIT);
     assert_eq!(std::fs::read_dir(tmp.path()).expect("readable").count(), 0);
 }
 

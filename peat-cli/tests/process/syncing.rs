@@ -136,6 +136,7 @@ fn a_mistyped_ticket_is_refused_before_anything_is_made() {
     let last = mistyped.pop().expect("not empty");
     mistyped.push(if last == 'a' { 'b' } else { 'a' });
     peat(b.path(), ["sync", &mistyped]).failed(2);
+    serving.peat(["sync", &serving.ticket]).failed(2);
     peat(b.path(), ["serve", "--join", serving.ticket.get(..20).expect("long")]).failed(2);
     assert_eq!(std::fs::read_dir(b.path()).expect("readable").count(), 0);
     serving.stop();
