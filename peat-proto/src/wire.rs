@@ -18,7 +18,7 @@ mod frame;
 mod take;
 
 pub use assembler::{Assembler, Caps, Incoming};
-pub use batch::{Batch, BatchBuilder, BatchError, Body, Entries, Entry, EntryError, RawEntry};
+pub use batch::{Batch, BatchBuilder, BatchError, Body, Entry, EntryError, RawEntry};
 pub use control::{ControlError, Hello, Summary};
 pub use delta::{Delta, DeltaError, Have, Version};
 pub use frame::{Frame, FrameError, Key, Label, MessageType, Payload, TooLong, encode_frame};

@@ -65,7 +65,8 @@ impl Column {
                 }
             })?,
             Kind::Actor => runs(reader, Reader::uleb, |value, count| {
-                if value.is_some_and(|actor| actor >= bounds.actors) {
+                let in_table = value.map_or(bounds.history.is_none(), |actor| actor < bounds.actors);
+                if !in_table {
                     return Err(Refusal::Invalid);
                 }
                 totals.add_items(count, bounds.items())
@@ -73,8 +74,15 @@ impl Column {
             Kind::Integer => runs(reader, Reader::uleb, |_, count| totals.add_items(count, bounds.items()))?,
             Kind::Delta => self.walk_deltas(reader, bounds, &mut totals)?,
             Kind::Boolean => {
-                while !reader.is_at_end()? {
+                // Runs of false and true take turns; only the first, of false, may be empty.
+                if !reader.is_at_end()? {
                     totals.add_items(reader.uleb()?, bounds.rows)?;
+                }
+                while !reader.is_at_end()? {
+                    match reader.uleb()? {
+                        0 => return Err(Refusal::Invalid),
+                        count => totals.add_items(count, bounds.rows)?,
+                    }
                 }
             }
             Kind::Text => runs(reader, skip_text, |len, count| {
@@ -102,8 +110,11 @@ impl Column {
         let mut last = 0_i64;
         runs(reader, Reader::sleb, |step, count| {
             totals.add_items(count, bounds.items())?;
-            let Some(step) = step.filter(|_| !is_time) else {
-                return Ok(());
+            let step = match step {
+                // Automerge panics at a null in the table of changes.
+                None if bounds.history.is_some() => return Err(Refusal::Invalid),
+                Some(step) if !is_time => step,
+                _ => return Ok(()),
             };
             let end = i64::try_from(count)
                 .ok()

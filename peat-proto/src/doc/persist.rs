@@ -230,7 +230,10 @@ impl Docs {
         let Some(unsaved) = &mut document.unsaved else { return };
         let freed = unsaved.local.iter().take_while(|change| edit.is_some_and(|edit| change.edit <= edit)).count();
         let freed: Vec<_> = unsaved.local.drain(..freed).collect();
+        let mut edit = edit;
         if unsaved.bytes.is_empty() && unsaved.local.is_empty() {
+            // An import of what was known already may have come in meanwhile: it is as safe as what it repeats.
+            edit = edit.max(unsaved.edit);
             document.unsaved = None;
         } else if unsaved.edit == edit {
             unsaved.edit = None;

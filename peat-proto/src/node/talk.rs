@@ -103,7 +103,12 @@ impl Node {
         let class = self.docs.class(doc);
         let Some(slot) = self.docs.get(doc).map(|document| document.slot) else { return };
         let most = self.config.max_exchanges;
-        for conn in self.conns.values_mut().filter(|conn| conn.is_serving()) {
+        for conn in self.conns.values_mut() {
+            if !conn.is_serving() {
+                // The other side may serve already, and have said that both are equal.
+                conn.equal.remove(slot);
+                continue;
+            }
             if !conn.exchanges.contains_key(doc) {
                 let Some(basis) = conn.basis(doc, class, slot, before) else { continue };
                 if conn.exchange(doc, most, || basis).is_none() {

@@ -65,24 +65,14 @@ impl Batch {
     }
 
     /// The entries in order, each with its own verdict.
-    #[must_use]
-    pub fn entries(&self) -> Entries {
-        Entries { rest: self.entries.clone() }
+    pub fn entries(&self) -> impl Iterator<Item = Result<Entry, EntryError>> + use<> {
+        self.raw_entries().map(RawEntry::validate)
     }
-}
 
-/// The entries of a batch.
-#[derive(Debug, Clone)]
-pub struct Entries {
-    rest: Bytes,
-}
-
-impl Iterator for Entries {
-    type Item = Result<Entry, EntryError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let raw = RawEntry::read(&mut self.rest).ok()?;
-        Some(raw.validate())
+    /// The entries in order, as they stand.
+    pub fn raw_entries(&self) -> impl Iterator<Item = RawEntry> + use<> {
+        let mut rest = self.entries.clone();
+        std::iter::from_fn(move || RawEntry::read(&mut rest).ok())
     }
 }
 
@@ -150,12 +140,12 @@ impl RawEntry {
     /// # Errors
     /// [`EntryError`] says why the entry cannot be used.
     pub fn validate(self) -> Result<Entry, EntryError> {
+        let key = std::str::from_utf8(&self.key).map_err(|_| EntryError::KeyNotUtf8)?;
         let body = match MessageType::from_code(self.code) {
             Some(MessageType::Delta) => Body::Delta(self.payload),
             Some(MessageType::Snapshot) => Body::Snapshot(self.payload),
             _ => return Err(EntryError::Type { code: self.code }),
         };
-        let key = std::str::from_utf8(&self.key).map_err(|_| EntryError::KeyNotUtf8)?;
         let doc = DocId::new(key)?;
         Ok(Entry { doc, body })
     }

@@ -29,7 +29,7 @@ pub struct Delta {
     pub need: Vec<ChangeHash>,
     /// What the sender has, roughly; [`Delta::MAX_HAVES`] at most.
     pub have: Vec<Have>,
-    /// Automerge chunks, unchecked: see `admit`.
+    /// Automerge chunks, unchecked: see [`admit`](crate::admit::admit).
     pub changes: Vec<Bytes>,
     /// What stands behind the changes: empty, or flags with their length, and whatever follows them.
     pub tail: Bytes,
