@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use clap::Parser;
@@ -85,6 +85,9 @@ fn explain(setup: &Setup, steps: &[Step], verdict: &Verdict) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// A volume run stops after so many failed seeds.
+const FAILURES: usize = 20;
+
 /// What many runs came to.
 #[derive(Default)]
 struct Sum {
@@ -95,12 +98,14 @@ struct Sum {
     bytes: u64,
     fired: Fired,
     first: Option<(Setup, Vec<Step>, Verdict)>,
+    /// Seeds and violations.
+    failures: Vec<Verdict>,
 }
 
 fn many(args: &Args, mix: &Mix) -> ExitCode {
     let begun = Instant::now();
     let next = AtomicU64::new(args.seed);
-    let failed = AtomicBool::new(false);
+    let failures = AtomicUsize::new(0);
     let sum = Mutex::new(Sum::default());
     let end = args.seed.saturating_add(args.count);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -110,15 +115,16 @@ fn many(args: &Args, mix: &Mix) -> ExitCode {
                 let mut own = Sum::default();
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= end || failed.load(Ordering::Relaxed) {
+                    if seed >= end || failures.load(Ordering::Relaxed) >= FAILURES {
                         break;
                     }
                     let (setup, steps) = walk(seed, mix);
                     let verdict = run(&setup, &steps);
                     own.add(&verdict);
                     if !verdict.is_ok() {
-                        failed.store(true, Ordering::Relaxed);
-                        own.first = Some((setup, steps, verdict));
+                        failures.fetch_add(1, Ordering::Relaxed);
+                        own.failures.push(verdict.clone());
+                        own.first.get_or_insert((setup, steps, verdict));
                     }
                 }
                 sum.lock().expect("no thread panics with it").merge(own);
@@ -156,7 +162,7 @@ fn report(args: &Args, sum: &Sum, seconds: f64) -> ExitCode {
         if !never.is_empty() {
             println!("never fired: {}", never.join(", "));
         }
-        if let Some((.., verdict)) = &sum.first {
+        for verdict in &sum.failures {
             println!("{verdict}");
         }
     }
@@ -184,6 +190,7 @@ impl Sum {
         self.frames += other.frames;
         self.bytes += other.bytes;
         self.fired.add(&other.fired);
+        self.failures.extend(other.failures);
         // The lowest seed is reported, whichever thread ran it.
         let earlier = |new: &(Setup, Vec<Step>, Verdict)| {
             self.first.as_ref().is_none_or(|(.., verdict)| new.2.seed < verdict.seed)

@@ -27,10 +27,10 @@ const CREDIT_CAP: i64 = (64 << 10) * 100;
 impl World {
     /// What holds of a drained node at little cost.
     pub(crate) fn check_drained(&mut self, member: usize) {
-        let now = self.now();
-        let Some(node) = &self.hosts[member].node else { return };
-        if let Some((due, reason)) = node.timeout_reason().filter(|(due, _)| *due <= now) {
-            let late = now.since(due);
+        let host = &self.hosts[member];
+        let Some(node) = &host.node else { return };
+        if let Some((due, reason)) = node.timeout_reason().filter(|(due, _)| *due <= host.told) {
+            let late = host.told.since(due);
             self.violated(Some(member), format!("drained, and {reason:?} is due since {late:?}: it would spin"));
         }
     }

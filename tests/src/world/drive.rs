@@ -37,6 +37,7 @@ impl World {
         let clock = host.clock(now);
         let Some(node) = &mut host.node else { return };
         node.handle(clock, input);
+        host.told = now;
         self.soon(member);
     }
 
@@ -112,6 +113,7 @@ impl World {
                     let clock = host.clock(now);
                     if let Some(node) = &mut host.node {
                         node.handle(clock, Input::Worked(done));
+                        host.told = now;
                     }
                 } else {
                     host.jobs += 1;
@@ -180,6 +182,7 @@ impl World {
         let host = &mut self.hosts[member];
         let clock = host.clock(now);
         let Some(node) = &mut host.node else { return };
+        host.told = now;
         let before = node.last_edit();
         match node.edit(clock, doc, |tx| perform(tx, plan)) {
             Ok(()) => {

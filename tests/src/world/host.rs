@@ -29,6 +29,8 @@ pub(crate) struct Host {
     pub(crate) boot: Boot,
     /// How far the wall clock is off, in milliseconds.
     pub(crate) skew: i64,
+    /// The newest time that the node was told.
+    pub(crate) told: Time,
     /// The deadline that an alarm is set for.
     pub(crate) alarm: Option<Time>,
     /// A drain is due.
@@ -54,6 +56,7 @@ impl Host {
             life: 0,
             boot: Boot { store, number: 0 },
             skew,
+            told: Time::ZERO,
             alarm: None,
             dirty: false,
             jobs: 0,
@@ -80,7 +83,7 @@ impl Host {
         bytes[16..24].copy_from_slice(&self.peer.0[8..16]);
         let now = self.clock(mono);
         self.node = Some(Node::new(config, self.peer, self.boot, bytes, self.disk.entries(), now));
-        (self.alarm, self.dirty) = (None, true);
+        (self.told, self.alarm, self.dirty) = (mono, None, true);
     }
 
     /// Ends the node: nothing but the disk remains.
