@@ -357,6 +357,11 @@ impl Docs {
         Ok(())
     }
 
+    /// Whether neither work waits nor anybody is to be told of any.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.effects.is_empty() && self.ready.is_empty()
+    }
+
     /// Does one piece of waiting work; false when there is none.
     pub(crate) fn settle(&mut self) -> bool {
         let Some(doc) = self.ready.pop_first() else { return false };

@@ -187,7 +187,8 @@ impl Node {
             if let Some(frame) = self.next_frame() {
                 return Some(frame);
             }
-            if self.docs.effects.is_empty() && self.out.is_empty() && !self.rest() {
+            // Making a frame may have asked for content that is in memory, or for a saved form.
+            if self.docs.is_settled() && self.out.is_empty() && !self.rest() {
                 self.docs.evict();
                 return None;
             }

@@ -187,6 +187,11 @@ impl Docs {
             _ => (bytes.clone(), false),
         };
         if chunk.is_empty() {
+            // Nothing is left to be written: a compaction that came too late.
+            document.unsaved = None;
+            if let Some(edit) = edit {
+                self.effects.push_back(Effect::Event(Event::Durable { doc: doc.clone(), edit }));
+            }
             return None;
         }
         let (stored, chunks) =

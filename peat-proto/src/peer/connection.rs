@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::heads::Heads;
 use crate::id::{ConnId, DocId, PeerId, StreamId};
-use crate::io::{Lane, Link};
+use crate::io::Link;
 use crate::peer::bits::Bits;
 use crate::peer::shares::Shares;
 use crate::peer::streams::Stream;
@@ -35,8 +35,8 @@ pub(crate) struct Conn {
     pub(crate) shares: Shares,
     /// Control frames that wait; a handful.
     pub(crate) control: VecDeque<Bytes>,
-    /// A frame that was made and did not fit behind its predecessor; at most one.
-    pub(crate) overhang: Option<(Lane, Bytes)>,
+    /// Frames that were made and did not fit behind their predecessors; each goes when its class is next.
+    pub(crate) overhang: BTreeMap<Class, Bytes>,
     /// Documents whose copies are equal on both sides.
     pub(crate) equal: Bits,
     /// Documents that are followed one by one because they differ, or may.
@@ -74,7 +74,7 @@ impl Conn {
             window,
             shares: Shares::default(),
             control: VecDeque::new(),
-            overhang: None,
+            overhang: BTreeMap::new(),
             equal: Bits::default(),
             exchanges: BTreeMap::new(),
             queue: BTreeSet::new(),
@@ -114,8 +114,11 @@ impl Conn {
         Some(first.2)
     }
 
-    /// Whether an exchange of this class has something to say.
+    /// Whether something of this class can be said.
     pub(crate) fn has_queued(&self, class: Class) -> bool {
+        if self.overhang.contains_key(&class) {
+            return true;
+        }
         let mut rest = self.queue.iter();
         rest.next().is_some_and(|(first, ..)| *first == class) || rest.any(|(queued, ..)| *queued == class)
     }
