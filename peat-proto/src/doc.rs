@@ -54,6 +54,11 @@ pub(crate) enum Effect {
         conn: ConnId,
         doc: DocId,
     },
+    /// What this connection waited for cannot be had now.
+    Denied {
+        conn: ConnId,
+        doc: DocId,
+    },
     /// This peer's admission is durable.
     Admitted(PeerId),
     Load(LoadId, DocId),
@@ -67,7 +72,7 @@ pub(crate) enum View<'a> {
     Absent,
     /// Content is not in memory; [`Docs::await_content`] brings it.
     Cold(&'a Document),
-    /// It cannot be read, or a later version wrote it.
+    /// A later version wrote it.
     Unreadable,
     Live(&'a Document, &'a Live),
 }
@@ -204,8 +209,8 @@ impl Docs {
             Some(document) => match &document.phase {
                 Phase::Live(live) if document.exists() => View::Live(document, live),
                 Phase::Live(_) => View::Absent,
-                Phase::Quarantined => View::Unreadable,
-                Phase::Cold | Phase::Loading | Phase::Busy => View::Cold(document),
+                // To ask for a quarantined document is to try it again.
+                Phase::Cold | Phase::Loading | Phase::Busy | Phase::Quarantined => View::Cold(document),
             },
         }
     }
@@ -226,10 +231,16 @@ impl Docs {
 
     /// Forgets what a connection waited for.
     pub(crate) fn disregard(&mut self, conn: ConnId) {
-        for attention in self.attention.values_mut() {
-            attention.waiters.remove(&conn);
+        let mut idle = Vec::new();
+        self.attention.retain(|doc, attention| {
+            if attention.waiters.remove(&conn) && attention.is_idle() {
+                idle.push(doc.clone());
+            }
+            !attention.is_idle()
+        });
+        for doc in idle {
+            self.drop_unborn(&doc);
         }
-        self.attention.retain(|_, attention| !attention.is_idle());
     }
 
     pub(crate) fn touch(&mut self, doc: &DocId) {
@@ -258,6 +269,7 @@ impl Docs {
             attention.opens = attention.opens.saturating_sub(1);
             if attention.is_idle() {
                 self.attention.remove(doc);
+                self.drop_unborn(doc);
             }
         }
     }
@@ -559,6 +571,9 @@ impl Docs {
         let Some(mut attention) = self.attention.remove(&doc) else { return };
         if attention.opens > 0 {
             self.effects.push_back(Effect::Event(Event::OpenFailed { doc: doc.clone(), fault }));
+        }
+        for conn in std::mem::take(&mut attention.waiters) {
+            self.effects.push_back(Effect::Denied { conn, doc: doc.clone() });
         }
         for incoming in std::mem::take(&mut attention.inbox) {
             let size = incoming.payload.len();

@@ -286,6 +286,13 @@ impl Node {
                     conn.enqueue(class, &doc);
                 }
             }
+            Effect::Denied { conn, doc } => {
+                // The next survey comes back to it, ever more rarely.
+                let class = self.docs.class(&doc);
+                if let Some(conn) = self.conns.get_mut(&conn) {
+                    conn.end_exchange(class, &doc);
+                }
+            }
             Effect::Admitted(peer) => self.admission_is_durable(peer),
             Effect::Load(load, doc) => self.out.stores.push_back(Output::Store(StoreCommand::Load { load, doc })),
             Effect::Work(job) => self.out.works.push_back(Output::Work(job)),

@@ -207,12 +207,12 @@ impl World {
             Err(EditError::Aborted(Abort::Automerge(error))) => {
                 return self.violated(Some(member), format!("Automerge refused an edit of {doc}: {error:?}"));
             }
-            Err(EditError::NotLoaded | EditError::Busy) => {
+            Err(EditError::NotLoaded | EditError::Busy | EditError::Unreadable) => {
                 host.plans.entry(doc.clone()).or_default().push(plan);
                 return self.open(member, doc);
             }
             // Said to the application, which may try again.
-            Err(EditError::Store(_) | EditError::Unreadable | EditError::TooLarge) => {}
+            Err(EditError::Store(_) | EditError::TooLarge) => {}
             Err(error) => return self.violated(Some(member), format!("an edit of {doc}: {error:?}")),
         }
         self.soon(member);
