@@ -678,7 +678,8 @@ impl Docs {
         if self.attention.get(doc).is_some_and(|attention| attention.opens == 0 && attention.inbox.is_empty()) {
             self.attention.remove(doc);
         }
-        if self.attention.contains_key(doc) || self.get(doc).is_none_or(Document::exists) {
+        let stays = |document: &Document| document.exists() || matches!(document.phase, Phase::Busy);
+        if self.attention.contains_key(doc) || self.get(doc).is_none_or(stays) {
             return;
         }
         if let Some(Document { phase: Phase::Live(live), .. }) = self.classes[class].remove(doc) {

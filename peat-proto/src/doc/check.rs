@@ -70,7 +70,8 @@ impl Docs {
             rule(unsaved.queued || unsaved.bytes.is_empty(), "unsaved bytes wait for a batch")?;
             rule(!unsaved.queued || self.writer.awaits(doc), "a queued document stands in the queue")?;
         }
-        rule(document.exists() || inbox || attention.is_some(), "an unborn document is waited for")
+        let busy = matches!(document.phase, Phase::Busy);
+        rule(document.exists() || busy || attention.is_some(), "an unborn document is waited for")
     }
 
     fn check_received(&self) -> Result<(), Violation> {

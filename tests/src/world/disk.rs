@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use automerge::ChangeHash;
 use bytes::Bytes;
 use peat_proto::store::{Batch, Entry, Op, Record};
 use peat_proto::{DocId, PeerId, Seq};
+
+use super::model::Write;
 
 /// One stored document.
 #[derive(Debug, Clone)]
@@ -18,7 +19,7 @@ pub(crate) struct Kept {
 #[derive(Debug)]
 pub(crate) struct Pending {
     pub(crate) batch: Batch,
-    pub(crate) carries: Vec<ChangeHash>,
+    pub(crate) carries: Vec<Write>,
 }
 
 /// The durable state, and what has been written after it.
@@ -57,18 +58,18 @@ impl Disk {
     }
 
     /// Writes a batch; it is durable after [`Self::commit`].
-    pub(crate) fn write(&mut self, batch: Batch, carries: Vec<ChangeHash>) {
+    pub(crate) fn write(&mut self, batch: Batch, carries: Vec<Write>) {
         self.pending.push_back(Pending { batch, carries });
     }
 
     /// Makes everything durable: the newest batch, and the local changes in all of them.
-    pub(crate) fn commit(&mut self) -> Option<(Seq, Vec<ChangeHash>)> {
+    pub(crate) fn commit(&mut self) -> Option<(Seq, Vec<Write>)> {
         self.commit_first(self.pending.len())
     }
 
     /// Loses power: at most `keep` of the batches that were not durable survive. Answers what the survivors carry, and
     /// how many batches are lost.
-    pub(crate) fn crash(&mut self, keep: usize) -> (Vec<ChangeHash>, usize) {
+    pub(crate) fn crash(&mut self, keep: usize) -> (Vec<Write>, usize) {
         let kept = self.commit_first(keep).map(|(_, carries)| carries).unwrap_or_default();
         let lost = self.pending.len();
         self.pending.clear();
@@ -80,7 +81,7 @@ impl Disk {
         self.docs.iter()
     }
 
-    fn commit_first(&mut self, count: usize) -> Option<(Seq, Vec<ChangeHash>)> {
+    fn commit_first(&mut self, count: usize) -> Option<(Seq, Vec<Write>)> {
         let mut newest = None;
         let mut carried = Vec::new();
         for _ in 0..count {

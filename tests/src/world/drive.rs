@@ -256,9 +256,9 @@ impl World {
 
     /// Everything that is written becomes durable, and the node is told.
     pub(crate) fn commit(&mut self, member: usize) {
-        let Some((seq, hashes)) = self.hosts[member].disk.commit() else { return };
+        let Some((seq, writes)) = self.hosts[member].disk.commit() else { return };
         self.trace.note(self.now(), member as u64, 12, &seq.0.to_be_bytes());
-        self.model.durable(member, &hashes);
+        self.model.durable(member, &writes);
         self.input(member, Input::Stored(Stored::Durable { seq }));
     }
 

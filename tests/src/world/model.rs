@@ -1,7 +1,7 @@
 //! What must be true of the writes, kept apart from the code under test: it follows what the disk did and what was
 //! acknowledged, and never asks a node.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use automerge::{Automerge, ChangeHash};
 use bytes::Bytes;
@@ -9,19 +9,21 @@ use peat_proto::store::{Batch, Op};
 use peat_proto::wire::{Assembler, Body, Caps, Delta, Frame, Incoming, MessageType};
 use peat_proto::{DocId, EditId};
 
+/// A change of a document. Two documents that begin alike may share a hash.
+pub(crate) type Write = (DocId, ChangeHash);
+
 /// One local edit of the life of a node that still runs.
 #[derive(Debug)]
 struct Written {
-    doc: DocId,
     edit: EditId,
-    hash: ChangeHash,
+    write: Write,
 }
 
 /// The writes of one member.
 #[derive(Debug, Default)]
 struct Author {
     /// Not durable: may not leave, may not be acknowledged, and is gone after a crash.
-    volatile: BTreeMap<ChangeHash, DocId>,
+    volatile: BTreeSet<Write>,
     /// Not acknowledged, of the life that runs now.
     unacknowledged: Vec<Written>,
 }
@@ -31,9 +33,9 @@ struct Author {
 pub(crate) struct Model {
     authors: Vec<Author>,
     /// Acknowledged as durable: present for ever.
-    promised: BTreeMap<ChangeHash, DocId>,
+    promised: BTreeSet<Write>,
     /// Lost in a crash before they were durable: never seen again.
-    lost: BTreeMap<ChangeHash, DocId>,
+    lost: BTreeSet<Write>,
 }
 
 impl Model {
@@ -44,39 +46,39 @@ impl Model {
     /// A local edit was accepted.
     pub(crate) fn edited(&mut self, member: usize, doc: &DocId, edit: EditId, hash: ChangeHash) {
         let author = &mut self.authors[member];
-        author.volatile.insert(hash, doc.clone());
-        author.unacknowledged.push(Written { doc: doc.clone(), edit, hash });
+        let write = (doc.clone(), hash);
+        author.volatile.insert(write.clone());
+        author.unacknowledged.push(Written { edit, write });
     }
 
     /// Which of the volatile changes a batch carries.
-    pub(crate) fn carried(&self, member: usize, batch: &Batch) -> Vec<ChangeHash> {
+    pub(crate) fn carried(&self, member: usize, batch: &Batch) -> Vec<Write> {
         let volatile = &self.authors[member].volatile;
         let mut carried = Vec::new();
         for op in &batch.ops {
             let (Op::Append { doc, chunk, .. } | Op::Replace { doc, chunk, .. }) = op else { continue };
-            let candidates: Vec<ChangeHash> =
-                volatile.iter().filter(|(_, of)| *of == doc).map(|(hash, _)| *hash).collect();
-            carried.extend(contained(chunk, candidates));
+            let candidates = volatile.iter().filter(|(of, _)| of == doc).map(|(_, hash)| *hash);
+            carried.extend(contained(chunk, candidates).into_iter().map(|hash| (doc.clone(), hash)));
         }
         carried
     }
 
     /// The disk has made these durable.
-    pub(crate) fn durable(&mut self, member: usize, hashes: &[ChangeHash]) {
-        for hash in hashes {
-            self.authors[member].volatile.remove(hash);
+    pub(crate) fn durable(&mut self, member: usize, writes: &[Write]) {
+        for write in writes {
+            self.authors[member].volatile.remove(write);
         }
     }
 
     /// A node told its application that an edit survives a crash; an error if it does not.
     pub(crate) fn acknowledged(&mut self, member: usize, doc: &DocId, edit: EditId) -> Result<(), String> {
         let author = &mut self.authors[member];
-        let done = |written: &mut Written| written.doc == *doc && written.edit <= edit;
+        let done = |written: &mut Written| written.write.0 == *doc && written.edit <= edit;
         for written in author.unacknowledged.extract_if(.., done) {
-            if author.volatile.contains_key(&written.hash) {
+            if author.volatile.contains(&written.write) {
                 return Err(format!("edit {} of {doc} was acknowledged and is not durable", written.edit.0));
             }
-            self.promised.insert(written.hash, written.doc);
+            self.promised.insert(written.write);
         }
         Ok(())
     }
@@ -92,7 +94,7 @@ impl Model {
     pub(crate) fn closed(&mut self, member: usize) -> Result<(), String> {
         let author = &mut self.authors[member];
         match author.unacknowledged.first() {
-            Some(written) => Err(format!("saved, but edit {} of {} was not acknowledged", written.edit.0, written.doc)),
+            Some(written) => Err(format!("saved, but edit {} of {} was not acknowledged", written.edit.0, written.write.0)),
             None => Ok(()),
         }
     }
@@ -105,7 +107,7 @@ impl Model {
         }
         for (doc, body) in documents(frame)? {
             let candidates: BTreeSet<ChangeHash> =
-                volatile.iter().filter(|(_, of)| **of == doc).map(|(hash, _)| *hash).collect();
+                volatile.iter().filter(|(of, _)| *of == doc).map(|(_, hash)| *hash).collect();
             if candidates.is_empty() {
                 continue;
             }
@@ -130,10 +132,10 @@ impl Model {
     /// Whether a document holds everything that was promised of it, and nothing that was lost.
     pub(crate) fn verify(&self, doc: &DocId, content: Option<&Automerge>) -> Result<(), String> {
         let has = |hash: &ChangeHash| content.is_some_and(|content| content.get_change_meta_by_hash(hash).is_some());
-        if let Some((hash, _)) = self.promised.iter().find(|(hash, of)| *of == doc && !has(hash)) {
+        if let Some((_, hash)) = self.promised.iter().find(|(of, hash)| of == doc && !has(hash)) {
             return Err(format!("{hash} of {doc} was acknowledged as durable and is missing"));
         }
-        if let Some((hash, _)) = self.lost.iter().find(|(hash, of)| *of == doc && has(hash)) {
+        if let Some((_, hash)) = self.lost.iter().find(|(of, hash)| of == doc && has(hash)) {
             return Err(format!("{hash} of {doc} was lost in a crash and lives on elsewhere"));
         }
         Ok(())
@@ -245,9 +247,9 @@ mod tests {
         for delta in [named, carried] {
             let frame = decode(&delta.frame(&name).expect("short"), &caps).expect("a frame");
             assert!(model.gate(0, &frame).is_err());
-            model.durable(0, &[hash]);
+            model.durable(0, &[(name.clone(), hash)]);
             assert_eq!(model.gate(0, &frame), Ok(()));
-            model.authors[0].volatile.insert(hash, name.clone());
+            model.authors[0].volatile.insert((name.clone(), hash));
         }
         assert!(model.acknowledged(0, &name, EditId(1)).is_err());
     }
