@@ -19,6 +19,7 @@ impl Docs {
             live += usize::from(document.live().is_some());
             slots.push(document.slot);
         }
+        Violation::of_node(self.writer.is_distinct(), "no document waits twice to be written")?;
         Violation::of_node(digest == self.digest, "the digest follows the documents")?;
         Violation::of_node(existing == self.existing, "existing documents are counted")?;
         Violation::of_node(live == self.cache.len(), "the cache knows every loaded document")?;

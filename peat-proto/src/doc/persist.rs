@@ -98,6 +98,11 @@ impl Writer {
         self.queue.contains(doc)
     }
 
+    /// Whether no document waits twice.
+    pub(crate) fn is_distinct(&self) -> bool {
+        self.queue.iter().collect::<std::collections::BTreeSet<_>>().len() == self.queue.len()
+    }
+
     /// Received bytes that the batch under way carries.
     pub(crate) fn carried_bytes(&self) -> usize {
         match &self.state {
@@ -236,7 +241,7 @@ impl Docs {
         let freed = unsaved.local.iter().take_while(|change| edit.is_some_and(|edit| change.edit <= edit)).count();
         let freed: Vec<_> = unsaved.local.drain(..freed).collect();
         let mut edit = edit;
-        if unsaved.bytes.is_empty() && unsaved.local.is_empty() {
+        if unsaved.bytes.is_empty() && unsaved.local.is_empty() && !unsaved.queued {
             // An import of what was known already may have come in meanwhile: it is as safe as what it repeats.
             edit = edit.max(unsaved.edit);
             document.unsaved = None;
