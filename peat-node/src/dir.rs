@@ -97,14 +97,8 @@ impl Dir {
         let mark = random()?;
         store.begin(boot, mark).map_err(OpenFault::from)?;
 
-        let dir = Self {
-            path: path.to_owned(),
-            key: SigningKey::from_bytes(&seed),
-            invitation,
-            boot,
-            mark,
-            _lock: lock,
-        };
+        let dir =
+            Self { path: path.to_owned(), key: SigningKey::from_bytes(&seed), invitation, boot, mark, _lock: lock };
         Ok((dir, store))
     }
 
@@ -147,10 +141,7 @@ impl Dir {
         let Some(identity) = Identity::of(&self.path.join(STORE)) else {
             return Ok(());
         };
-        let mark = Mark {
-            nonce: self.mark,
-            identity,
-        };
+        let mark = Mark { nonce: self.mark, identity };
         // Not synced: a mark that is lost or torn in a power cut only costs an actor.
         let path = self.path.join(CLOSED);
         Ok(fs::write(&path, mark.encode()).map_err(at(&path))?)
@@ -166,10 +157,7 @@ fn next_boot(meta: Meta, now: Option<Identity>, closed: Option<Mark>) -> io::Res
         return Ok(boot);
     }
     let last = meta.boot.map_or(0, |boot| boot.number);
-    Ok(Boot {
-        store: random()?,
-        number: last.saturating_add(1),
-    })
+    Ok(Boot { store: random()?, number: last.saturating_add(1) })
 }
 
 /// What a clean close leaves: `nonce device inode seconds nanoseconds`, as text.
@@ -192,11 +180,7 @@ impl Identity {
     fn of(path: &Path) -> Option<Self> {
         use std::os::unix::fs::MetadataExt;
         let metadata = fs::metadata(path).ok()?;
-        Some(Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        })
+        Some(Self { device: metadata.dev(), inode: metadata.ino(), changed: (metadata.ctime(), metadata.ctime_nsec()) })
     }
 
     /// Nothing here tells a restored file from the original: every boot gets an actor of its own.
@@ -208,11 +192,7 @@ impl Identity {
 
 impl Mark {
     fn encode(&self) -> String {
-        let Identity {
-            device,
-            inode,
-            changed: (seconds, nanoseconds),
-        } = self.identity;
+        let Identity { device, inode, changed: (seconds, nanoseconds) } = self.identity;
         let nonce = HEXLOWER.encode(&self.nonce);
         format!("{nonce} {device} {inode} {seconds} {nanoseconds}\n")
     }
@@ -347,9 +327,7 @@ fn create_dir(path: &Path) -> io::Result<()> {
 /// Makes names in the directory durable.
 #[cfg(unix)]
 fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)
-        .and_then(|dir| dir.sync_all())
-        .map_err(at(dir))
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(at(dir))
 }
 
 /// A directory cannot be synced here.

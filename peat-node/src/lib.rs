@@ -1,15 +1,31 @@
 //! A running node without a runtime: one loop thread that owns the state machine, one store thread, workers for big
 //! documents, and [`Node`], the handle that applications hold.
 
+mod address;
+mod dial;
 pub mod dir;
+mod driver;
 mod error;
+mod inbox;
+pub mod json;
 mod node;
+mod pending;
+mod request;
 pub mod store;
+mod subscription;
 mod ticket;
 pub mod transport;
+mod workers;
 
 pub use dir::Dir;
 pub use error::OpenError;
-pub use node::{Change, Node, Options, Pending, ReadError, Subscription, WriteError};
+pub use node::{Node, Options, ReadError, WriteError};
 pub use peat_proto::{self as proto, DocId, Heads, Origin, PeerId};
-pub use ticket::Ticket;
+pub use pending::Pending;
+pub use subscription::{Change, Subscription};
+pub use ticket::{BadTicket, Ticket};
+
+/// The README's example, compiled as a doc test.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

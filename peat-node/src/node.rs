@@ -1,76 +1,105 @@
-//! The application's handle. SKELETON: bodies land next; the signatures are final.
-#![allow(unused_variables, clippy::unimplemented, missing_docs)]
+//! The application's handle.
 
 use std::convert::Infallible;
+use std::io;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 
 use automerge::transaction::Transaction;
-use peat_proto::{
-    Config, DocId, Heads, Listing, Origin, PeerId, Refusal, Stats, store::StoreFault,
-};
+use automerge::{Automerge, AutomergeError};
+use ed25519_dalek::SigningKey;
+use peat_proto::store::{Entry, StoreFault};
+use peat_proto::{self as proto, Boot, Config, DocId, Heads, Invitation, Listing, PeerId, Refusal, Stats};
+use serde_json::Value;
 
+use crate::address::AddressBook;
+use crate::dir::Dir;
+use crate::driver::{Clock, Closing, Driver, State};
+use crate::error::OpenError;
+use crate::inbox::{Message, inbox};
+use crate::json::{self, TooDeep};
+use crate::pending::{Pending, Permits, Reply, pending};
+use crate::request::{Edit, Import, Read, Request};
+use crate::store::Store;
+use crate::store::memory::MemoryStore;
+use crate::store::thread::StoreThread;
+use crate::subscription::{Subscription, subscription};
 use crate::ticket::Ticket;
-use crate::transport::Port;
+use crate::transport::{Hub, Port};
+use crate::workers::Workers;
 
 /// The application's handle on a running node. Cheap to clone; usable from any thread and any async runtime.
+///
+/// Requests for one document are done in the order in which they were made on one thread: a `get` after a `put` sees
+/// it. A write is answered when it survives a crash. At most [`Node::MAX_REQUESTS`] requests are under way; a call
+/// beyond that blocks until one has been answered.
+///
+/// Dropping the last handle closes the node and waits until it is closed, like [`Node::close`].
+///
+/// ```
+/// use peat_node::{DocId, Node, Options};
+/// use serde_json::json;
+///
+/// let node = Node::in_memory(Options::default());
+/// let doc = DocId::new("notes:1")?;
+/// node.put(&doc, json!({"title": "first light"})).wait()?;
+/// assert_eq!(node.get(&doc).wait()?, Some(json!({"title": "first light"})));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
-pub struct Node;
+pub struct Node(Arc<Handle>);
+
+#[derive(Debug)]
+struct Handle {
+    id: PeerId,
+    hub: Arc<Hub>,
+    /// What goes into tickets; none when everybody is let in.
+    invitation: Option<Invitation>,
+    permits: Permits,
+    closing: Closing,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
 
 /// How to open a node.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Options {
+    /// The core's limits and policies. When `admission` names no invitation, and does not let everybody in, the node
+    /// issues one of its own, draws it once and keeps it in its data directory.
     pub config: Config,
-}
-
-/// A result on its way: await it in any runtime, or block the thread on [`Pending::wait`].
-#[derive(Debug)]
-pub struct Pending<T>(std::marker::PhantomData<T>);
-
-impl<T> Pending<T> {
-    pub fn wait(self) -> T {
-        unimplemented!()
-    }
-}
-impl<T> std::future::Future for Pending<T> {
-    type Output = T;
-    fn poll(self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<T> {
-        unimplemented!()
-    }
-}
-
-/// Why a data directory could not be opened.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OpenError {
-    #[error("another process uses this data directory")]
-    Locked,
-    #[error("no node lives here")]
-    NotInitialised,
-    #[error("the key file can be read by others")]
-    KeyExposed,
-    #[error("the data directory cannot be used: {0}")]
-    Io(#[from] std::io::Error),
-    #[error("the store is damaged or from another version: {0}")]
-    Store(String),
 }
 
 /// Why a write was not done, or is not known to be durable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError<E> {
+    /// The disk refused this write, or an earlier one. If it was this one, it stays in memory and is written again
+    /// until the store accepts it; it is lost if the node stops first.
     #[error("the store refuses writes: {0}")]
     Store(StoreFault),
+    /// The stored document could not be loaded; nothing was changed.
     #[error("the document cannot be read: {0}")]
     Unreadable(StoreFault),
+    /// The bytes to import were not applied.
     #[error("the changes were refused: {0}")]
     Refused(Refusal),
+    /// More than fits into one message to a peer; nothing was changed.
     #[error("the edit is too large")]
     TooLarge,
+    /// Only an object can be the root of a document.
     #[error("the value is not a JSON object")]
     NotAnObject,
+    /// The JSON value is nested too deeply; nothing was changed.
+    #[error(transparent)]
+    TooDeep(#[from] TooDeep),
+    /// Automerge did not take the JSON value; nothing was changed.
+    #[error("the value cannot be stored: {0}")]
+    Value(String),
+    /// The node has closed. Unknown whether the write was done, if it had been begun.
     #[error("the node is closed")]
     Closed,
+    /// The closure returned this error; nothing was changed.
     #[error(transparent)]
     Aborted(E),
 }
@@ -79,122 +108,287 @@ pub enum WriteError<E> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
+    /// The stored document could not be loaded.
     #[error("the document cannot be read: {0}")]
     Store(StoreFault),
+    /// The document is nested too deeply for JSON; [`Node::export`] still works.
+    #[error(transparent)]
+    TooDeep(#[from] TooDeep),
+    /// The node has closed.
     #[error("the node is closed")]
     Closed,
 }
 
-/// A document's heads moved.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
-    pub doc: DocId,
-    pub origin: Origin,
-    pub heads: Heads,
-}
-
-/// Changes as they come. Blocking iterator, and `next_async` for async code. When the subscriber is slower than
-/// 4,096 changes, changes of the same document are merged into the newest one; nothing is lost.
-#[derive(Debug)]
-pub struct Subscription;
-impl Iterator for Subscription {
-    type Item = Change;
-    fn next(&mut self) -> Option<Change> {
-        unimplemented!()
-    }
-}
-impl Subscription {
-    pub async fn next_async(&mut self) -> Option<Change> {
-        unimplemented!()
-    }
-    pub fn next_timeout(&mut self, timeout: std::time::Duration) -> Option<Change> {
-        unimplemented!()
-    }
-}
-
 impl Node {
-    /// Creates the key and an empty store in `dir`. An existing node there is left alone and its id returned.
+    /// Most requests of all clones of a handle that are under way: 4,096, of about 300 B each apart from what they carry.
+    pub const MAX_REQUESTS: usize = 4096;
+
+    /// Creates the key and an empty store in `dir`. A node that lives there already is left alone and its id returned.
+    ///
+    /// # Errors
+    /// [`OpenError`] if that is not possible; nothing that was there is changed.
     pub fn init(dir: &Path) -> Result<PeerId, OpenError> {
-        unimplemented!()
+        Dir::init(dir)
     }
+
     /// Opens the node that lives in `dir`, and locks the directory until it is closed. Starts the threads.
+    ///
+    /// ```no_run
+    /// # use peat_node::{Node, Options};
+    /// # use std::path::Path;
+    /// let dir = Path::new("/var/lib/peat");
+    /// Node::init(dir)?;
+    /// let node = Node::open(dir, Options::default())?;
+    /// println!("{}", node.id());
+    /// # Ok::<(), peat_node::OpenError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`OpenError`] says what is in the way. Nothing is repaired by guessing.
     pub fn open(dir: &Path, options: Options) -> Result<Self, OpenError> {
-        unimplemented!()
+        let (dir, mut store) = Dir::open(dir)?;
+        let book = AddressBook::open(dir.path())?;
+        let entries = store.entries()?;
+        let identity = Identity { secret: dir.seed(), invitation: dir.invitation(), boot: dir.boot() };
+        let home = Home { store: Box::new(store), dir: Some(dir), book };
+        Ok(Self::start(identity, home, entries, options)?)
     }
-    /// A node that keeps nothing.
+
+    /// A node that keeps nothing, under a new identity.
+    ///
+    /// # Panics
+    /// If the operating system gives no randomness or no thread.
+    #[must_use]
     pub fn in_memory(options: Options) -> Self {
-        unimplemented!()
+        let identity =
+            Identity { secret: random(), invitation: Invitation(random()), boot: Boot { store: random(), number: 1 } };
+        let home = Home { store: Box::<MemoryStore>::default(), dir: None, book: AddressBook::default() };
+        Self::start(identity, home, Vec::new(), options).expect("the operating system gives a few threads")
     }
+
+    /// The node's id: its public key.
+    #[must_use]
     pub fn id(&self) -> PeerId {
-        unimplemented!()
+        self.0.id
     }
-    /// Makes the document's root equal to this JSON object (keys that it lacks are deleted, equal values left alone).
-    /// Done when durable.
-    pub fn put(
-        &self,
-        doc: &DocId,
-        value: serde_json::Value,
-    ) -> Pending<Result<(), WriteError<Infallible>>> {
-        unimplemented!()
+
+    /// Makes the document's root equal to this JSON object (keys that it lacks are deleted, equal values left alone;
+    /// see [`crate::json`]). Done when durable. An empty object creates no document.
+    pub fn put(&self, doc: &DocId, value: Value) -> Pending<Result<(), WriteError<Infallible>>> {
+        let refused = json::check_depth(&value).err().map(WriteError::TooDeep);
+        let object = match (refused, value) {
+            (Some(error), _) => Err(error),
+            (None, Value::Object(object)) => Ok(object),
+            (None, _) => Err(WriteError::NotAnObject),
+        };
+        match object {
+            Ok(object) => {
+                let edit = move |tx: &mut Transaction<'_>| json::write(tx, &object);
+                let refuse = |error: AutomergeError| WriteError::Value(error.to_string());
+                self.request(doc, write_closed, |reply| Edit::new(edit, refuse, reply))
+            }
+            Err(error) => {
+                let (reply, answer) = pending(write_closed);
+                reply.send(Err(error));
+                answer
+            }
+        }
     }
-    /// Runs `f` on a transaction: committed on `Ok`, rolled back on `Err` or panic. Done when durable.
+
+    /// Runs `f` on a transaction: committed on `Ok`, rolled back on `Err` or panic. Done when durable; at once when it
+    /// changes nothing and no earlier write to the document is still on its way to the disk.
+    ///
+    /// `f` runs on the node's own thread: it must be quick, and must not wait for this node. If it panics, nothing is
+    /// changed, and the panic goes on where the answer is awaited.
     pub fn edit<R, E, F>(&self, doc: &DocId, f: F) -> Pending<Result<R, WriteError<E>>>
     where
         F: FnOnce(&mut Transaction<'_>) -> Result<R, E> + Send + 'static,
         R: Send + 'static,
         E: Send + 'static,
     {
-        unimplemented!()
+        self.request(doc, write_closed, |reply| Edit::new(f, WriteError::Aborted, reply))
     }
-    /// The document as JSON; `None` if there is no such document.
-    pub fn get(&self, doc: &DocId) -> Pending<Result<Option<serde_json::Value>, ReadError>> {
-        unimplemented!()
+
+    /// The document as JSON (see [`crate::json`]), with what is not yet durable; `None` if there is no such document.
+    pub fn get(&self, doc: &DocId) -> Pending<Result<Option<Value>, ReadError>> {
+        let read = |document: &Automerge| Ok(json::read(document)?);
+        self.request(doc, read_closed, |reply| Read::new(read, reply))
     }
+
     /// The document as saved Automerge bytes; `None` if there is no such document.
     pub fn export(&self, doc: &DocId) -> Pending<Result<Option<Vec<u8>>, ReadError>> {
-        unimplemented!()
+        let save = |document: &Automerge| Ok(document.save());
+        self.request(doc, read_closed, |reply| Read::new(save, reply))
     }
-    /// Merges saved Automerge bytes into a document. Done when durable.
-    pub fn import(
-        &self,
-        doc: &DocId,
-        bytes: Vec<u8>,
-    ) -> Pending<Result<Heads, WriteError<Infallible>>> {
-        unimplemented!()
+
+    /// Merges saved Automerge bytes into a document; answers its heads. Done when durable.
+    pub fn import(&self, doc: &DocId, bytes: Vec<u8>) -> Pending<Result<Heads, WriteError<Infallible>>> {
+        self.request(doc, write_closed, |reply| Import::new(bytes.into(), reply))
     }
+
     /// The documents whose key starts with `prefix`, in key order.
     pub fn list(&self, prefix: &str) -> Pending<Result<Vec<Listing>, ReadError>> {
-        unimplemented!()
+        let prefix = prefix.to_owned();
+        self.ask(read_closed, |reply| Message::List { prefix, reply })
     }
-    /// Changes from now on of documents whose key starts with `prefix`.
+
+    /// Changes from now on of documents whose key starts with `prefix`, own changes included.
+    #[must_use]
     pub fn subscribe(&self, prefix: &str) -> Subscription {
-        unimplemented!()
+        let (feed, changes) = subscription(prefix);
+        self.0.hub.inbox.send(Message::Subscribe(feed));
+        changes
     }
+
+    /// What the node counts and holds; `None` once it has closed.
     pub fn stats(&self) -> Pending<Option<Stats>> {
-        unimplemented!()
+        self.ask(|| None, Message::Stats)
     }
-    /// Stay connected to the ticket's node, for ever.
+
+    /// Stay connected to the ticket's node, for ever: over restarts, too, where the node has a data directory.
     pub fn join(&self, ticket: &Ticket) {
-        unimplemented!()
+        self.0.hub.inbox.send(Message::Join(ticket.clone()));
     }
-    /// Stop redialling, and forget that the peer was admitted.
+
+    /// Stop redialling, and forget that the peer was admitted and where it was. Its connections are closed.
     pub fn forget(&self, peer: &PeerId) {
-        unimplemented!()
+        self.0.hub.inbox.send(Message::Forget(*peer));
     }
-    /// Done when this node's document set and the connected peer's are proven equal; `Err` if the node closes.
+
+    /// Done when this node's document set and the connected peer's are proven equal; `Err` if the node closes. Waits
+    /// for as long as the peer is away.
     pub fn level_with(&self, peer: &PeerId) -> Pending<Result<(), ReadError>> {
-        unimplemented!()
+        let (reply, answer) = pending(read_closed);
+        let peer = *peer;
+        self.0.hub.inbox.send(Message::Level { peer, reply });
+        answer
     }
+
     /// This node's ticket: its id, the addresses of its transports, its invitation.
+    #[must_use]
     pub fn ticket(&self) -> Ticket {
-        unimplemented!()
+        let mut addrs = self.0.hub.addrs();
+        addrs.truncate(Ticket::MAX_ADDRS);
+        Ticket { peer: self.0.id, addrs, invitation: self.0.invitation }
     }
-    /// A port for one more transport.
+
+    /// A port for one more transport. Dials go to the transport that was attached first, then to the others.
+    #[must_use]
     pub fn attach(&self, transport: &'static str) -> Port {
-        unimplemented!()
+        Port::attach(self.0.hub.clone(), transport)
     }
-    /// Writes what is unwritten, closes connections, marks the store as cleanly closed. Later calls answer `Closed`.
+
+    /// Closes all connections, waits until everything written is durable, marks the store as cleanly closed, and lets
+    /// go of the data directory. Requests made before are still done; later ones answer `Closed`. Closing again
+    /// answers the same.
+    ///
+    /// Where the disk refuses, its fault is the answer; edits that were answered as not durable are then lost.
     pub fn close(&self) -> Pending<Result<(), StoreFault>> {
-        unimplemented!()
+        let (reply, answer) = pending(|| Err(StoreFault::Closed));
+        self.0.closing.wait(reply);
+        self.0.hub.inbox.send(Message::Close);
+        answer
     }
+
+    fn request<T, Q>(&self, doc: &DocId, closed: fn() -> T, request: impl FnOnce(Reply<T>) -> Q) -> Pending<T>
+    where
+        T: 'static,
+        Q: Request + 'static,
+    {
+        let doc = doc.clone();
+        self.ask(closed, |reply| Message::Request(doc, Box::new(request(reply))))
+    }
+
+    fn ask<T: 'static>(&self, closed: fn() -> T, message: impl FnOnce(Reply<T>) -> Message) -> Pending<T> {
+        let (reply, answer) = pending(closed);
+        let reply = reply.holding(self.0.permits.take());
+        self.0.hub.inbox.send(message(reply));
+        answer
+    }
+}
+
+/// Who a node is.
+struct Identity {
+    secret: [u8; 32],
+    invitation: Invitation,
+    boot: Boot,
+}
+
+/// Where a node keeps what it knows.
+struct Home {
+    store: Box<dyn Store>,
+    dir: Option<Dir>,
+    book: AddressBook,
+}
+
+impl Node {
+    /// Starts the threads around a store and what was read from it.
+    fn start(identity: Identity, home: Home, entries: Vec<Entry>, options: Options) -> io::Result<Self> {
+        let key = SigningKey::from_bytes(&identity.secret);
+        let id = PeerId(key.verifying_key().to_bytes());
+        let mut config = options.config;
+        let admission = &mut config.admission;
+        if !admission.open && admission.invitations.is_empty() {
+            admission.invitations.push(identity.invitation);
+        }
+        let invitation = admission.invitations.first().copied();
+
+        let (inbox, outlet) = inbox();
+        let clock = Clock::start();
+        let core = proto::Node::new(config, id, identity.boot, random(), entries, clock.now());
+        let answers = inbox.clone();
+        let store = StoreThread::spawn(home.store, move |answer| {
+            answers.send(Message::Stored(answer));
+        })?;
+        let closing = Closing::default();
+        let driver = Driver {
+            core,
+            clock,
+            outlet,
+            store,
+            workers: Workers::start(&inbox)?,
+            book: home.book,
+            dir: home.dir,
+            state: State::default(),
+            closing: closing.clone(),
+        };
+        let thread = thread::Builder::new().name("peat-loop".to_owned()).spawn(move || driver.run())?;
+        Ok(Self(Arc::new(Handle {
+            id,
+            hub: Arc::new(Hub::new(inbox, identity.secret)),
+            invitation,
+            permits: Permits::new(Self::MAX_REQUESTS),
+            closing,
+            thread: Mutex::new(Some(thread)),
+        })))
+    }
+}
+
+/// # Panics
+/// If the operating system gives no randomness: nothing safe can be done without.
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the operating system gives randomness");
+    bytes
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.hub.inbox.send(Message::Close);
+        let thread = self.thread.get_mut();
+        let thread = thread.unwrap_or_else(PoisonError::into_inner).take();
+        // The last handle may have been inside a closure that the loop has just run; it cannot wait for itself.
+        if let Some(thread) = thread.filter(|it| it.thread().id() != thread::current().id()) {
+            // A panic of the loop was reported when it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn write_closed<T, E>() -> Result<T, WriteError<E>> {
+    Err(WriteError::Closed)
+}
+
+fn read_closed<T>() -> Result<T, ReadError> {
+    Err(ReadError::Closed)
 }

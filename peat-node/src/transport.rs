@@ -5,10 +5,19 @@
 //! what arrives, and does what the wire's [`Outgoing`] queue says. Framing, admission, lanes, credit, duplicates and
 //! redialling are the core's.
 
+#[doc(hidden)]
+#[allow(missing_docs)]
+pub mod bench;
+
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use peat_proto::{CloseCode, ConnId, Lane, Link, PeerId, StreamId};
+use peat_proto::{CloseCode, ConnId, Input, Lane, Link, PeerId, StreamId};
+
+use crate::inbox::{Inbox, Message};
 
 /// ALPN of the interim wire: long-lived unidirectional streams, one per lane and direction, opened by the sender when
 /// the lane first has something to say; frames of the V0 layout follow each other on it.
@@ -20,6 +29,9 @@ pub const STREAM_CREDIT: usize = 256 << 10;
 
 /// Label under which an adapter exports the 32-byte channel binding from TLS (RFC 8446, 7.5), with an empty context.
 pub const BINDING_LABEL: &[u8] = b"EXPORTER-peat-channel-binding";
+
+/// Dials that wait for one adapter. The core has one under way per peer; beyond this the next transport is asked.
+const DIALS: usize = 1024;
 
 /// Something to do for one connection, in order.
 #[derive(Debug)]
@@ -61,58 +73,168 @@ pub struct Dial {
     pub addrs: Vec<SocketAddr>,
 }
 
-/// An adapter's end of the node. Cheap to clone. SKELETON: bodies land with the loop; the signatures are final.
+/// An adapter's end of the node. Cheap to clone; does not keep the node open.
+///
+/// When the last clone is dropped, the transport's addresses leave the tickets, and its dials count as failed.
 #[derive(Debug, Clone)]
-pub struct Port;
+pub struct Port(Arc<Socket>);
 
 /// One announced connection. Dropping it reports the connection as gone.
 #[derive(Debug)]
-pub struct Wire;
+pub struct Wire {
+    hub: Arc<Hub>,
+    id: ConnId,
+    /// With which code the other side closed it.
+    code: OnceLock<u32>,
+}
 
-#[allow(unused_variables, clippy::unimplemented, missing_docs)]
-impl Port {
-    /// The node's Ed25519 secret key (32-byte seed), for the transport's TLS.
-    pub fn secret(&self) -> [u8; 32] {
-        unimplemented!()
-    }
-    /// The next wish for a connection; `None` once the node has closed.
-    pub async fn dial(&self) -> Option<Dial> {
-        unimplemented!()
-    }
-    /// A dial came to nothing.
-    pub fn dial_failed(&self, peer: PeerId) {
-        unimplemented!()
-    }
-    /// The addresses under which this transport can be reached now; replaces its earlier word. They go into tickets.
-    pub fn listening(&self, addrs: Vec<SocketAddr>) {
-        unimplemented!()
-    }
-    /// A connection is up and `peer`'s key proven. Never blocks.
-    pub fn connected(
-        &self,
-        peer: PeerId,
-        addr: Option<SocketAddr>,
-        link: Link,
-    ) -> (Wire, flume::Receiver<Outgoing>) {
-        unimplemented!()
+/// One attached transport, in the order of attaching.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct PortId(u64);
+
+/// What all transports and the application's handle share with the loop.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    pub(crate) inbox: Inbox,
+    secret: [u8; 32],
+    next_conn: AtomicU64,
+    next_port: AtomicU64,
+    listening: Mutex<BTreeMap<PortId, Vec<SocketAddr>>>,
+}
+
+#[derive(Debug)]
+struct Socket {
+    hub: Arc<Hub>,
+    id: PortId,
+    transport: &'static str,
+    dials: flume::Receiver<Dial>,
+}
+
+#[cfg(test)]
+impl PortId {
+    pub(crate) fn numbered(number: u64) -> Self {
+        Self(number)
     }
 }
 
-#[allow(unused_variables, clippy::unimplemented, missing_docs)]
-impl Wire {
-    pub fn id(&self) -> ConnId {
-        unimplemented!()
+impl Port {
+    /// Attaches one more transport. Its dials wait in a queue of [`DIALS`].
+    pub(crate) fn attach(hub: Arc<Hub>, transport: &'static str) -> Self {
+        let id = PortId(hub.next_port.fetch_add(1, Ordering::Relaxed));
+        let (sender, dials) = flume::bounded(DIALS);
+        hub.inbox.send(Message::Attached { port: id, dials: sender });
+        Self(Arc::new(Socket { hub, id, transport, dials }))
     }
+
+    /// The node's Ed25519 secret key (32-byte seed), for the transport's TLS.
+    #[must_use]
+    pub fn secret(&self) -> [u8; 32] {
+        self.0.hub.secret
+    }
+
+    /// The next wish for a connection; `None` once the node has closed. Answer each with [`Port::connected`] or
+    /// [`Port::dial_failed`].
+    pub async fn dial(&self) -> Option<Dial> {
+        self.0.dials.recv_async().await.ok()
+    }
+
+    /// A dial came to nothing. The next transport is asked, and the core is told when none is left.
+    pub fn dial_failed(&self, peer: PeerId) {
+        let port = self.0.id;
+        self.0.hub.inbox.send(Message::DialFailed { port, peer });
+    }
+
+    /// The addresses under which this transport can be reached now; replaces its earlier word. They go into tickets.
+    pub fn listening(&self, addrs: Vec<SocketAddr>) {
+        tracing::info!(transport = self.0.transport, ?addrs, "listening");
+        self.0.hub.listening().insert(self.0.id, addrs);
+    }
+
+    /// A connection is up and `peer`'s key proven. Never blocks.
+    ///
+    /// The queue says what to do for the connection. It ends after [`Outgoing::Close`], or at once when the node has
+    /// closed: close the connection then. `addr` is where the peer was reached; it is remembered if this side dialled.
+    #[must_use]
+    pub fn connected(&self, peer: PeerId, addr: Option<SocketAddr>, link: Link) -> (Wire, flume::Receiver<Outgoing>) {
+        let hub = self.0.hub.clone();
+        let id = ConnId(hub.next_conn.fetch_add(1, Ordering::Relaxed));
+        // Unbounded as a channel; what the core puts in is bounded by the connection's window and receive credit.
+        let (outgoing, queue) = flume::unbounded();
+        hub.inbox.send(Message::Connected { conn: id, peer, addr, link, outgoing });
+        let code = OnceLock::new();
+        (Wire { hub, id, code }, queue)
+    }
+}
+
+impl Wire {
+    /// The connection's name, in statistics and logs.
+    #[must_use]
+    pub fn id(&self) -> ConnId {
+        self.id
+    }
+
     /// Bytes of an incoming stream, in order; `fin` when its sender ended it. Never blocks: credit bounds it.
     pub fn received(&self, stream: StreamId, bytes: Bytes, fin: bool) {
-        unimplemented!()
+        let conn = self.id;
+        self.tell(Input::Received { conn, stream, bytes, fin });
     }
+
     /// An incoming stream was reset.
     pub fn reset(&self, stream: StreamId) {
-        unimplemented!()
+        let conn = self.id;
+        self.tell(Input::Reset { conn, stream });
     }
+
+    /// The other side stopped reading a lane, or its outgoing stream broke: what was sent on it may not have arrived. The
+    /// lane's next frame opens a new stream.
+    pub fn stopped(&self, lane: Lane) {
+        let conn = self.id;
+        self.tell(Input::Stopped { conn, lane });
+    }
+
+    /// The other side closed the connection with this application code. Takes effect when the wire is dropped.
+    pub fn closed(&self, code: u32) {
+        // Said twice, the first word counts.
+        let _ = self.code.set(code);
+    }
+
     /// So many bytes of frames have left the transport's send buffer (or been accepted into a bounded one).
     pub fn sent(&self, bytes: usize) {
-        unimplemented!()
+        let conn = self.id;
+        self.tell(Input::Sent { conn, bytes });
+    }
+
+    fn tell(&self, input: Input) {
+        self.hub.inbox.send(Message::Transport(self.id, input));
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        let (conn, code) = (self.id, self.code.get().copied());
+        self.tell(Input::Disconnected { conn, code });
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.hub.listening().remove(&self.id);
+        self.hub.inbox.send(Message::Detached { port: self.id });
+    }
+}
+
+impl Hub {
+    pub(crate) fn new(inbox: Inbox, secret: [u8; 32]) -> Self {
+        Self { inbox, secret, next_conn: AtomicU64::new(1), next_port: AtomicU64::new(1), listening: Mutex::default() }
+    }
+
+    /// The addresses of all transports, those of the first attached first.
+    pub(crate) fn addrs(&self) -> Vec<SocketAddr> {
+        self.listening().values().flatten().copied().collect()
+    }
+
+    /// The lock guards a map that no panic leaves half-changed.
+    fn listening(&self) -> MutexGuard<'_, BTreeMap<PortId, Vec<SocketAddr>>> {
+        self.listening.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

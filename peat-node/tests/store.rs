@@ -157,11 +157,7 @@ impl Subject for Threaded {
 fn store_thread_keeps_the_contract() {
     conformance::run(|| {
         let (thread, answers) = spawn(Box::new(MemoryStore::default()));
-        Threaded {
-            thread,
-            answers,
-            twin: MemoryStore::default(),
-        }
+        Threaded { thread, answers, twin: MemoryStore::default() }
     });
 }
 
@@ -213,21 +209,13 @@ fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
         assert_eq!(fault, StoreFault::Full, "{pages} pages");
         assert!(written > 0, "{pages} pages");
         let kept = |store: &mut DiskStore| count(store, "a:1").expect("reads go on");
-        assert_eq!(
-            kept(&mut store),
-            written,
-            "{pages} pages: nothing of the rest"
-        );
+        assert_eq!(kept(&mut store), written, "{pages} pages: nothing of the rest");
         assert_eq!(store.apply(&next(written + 1)), Err(StoreFault::Full));
         let mut after = open(&disk.after_power_cut(pages as u64));
         assert_eq!(kept(&mut after), written, "{pages} pages: power cut");
 
         disk.heal();
-        assert_eq!(
-            store.apply(&next(written + 1)),
-            Ok(()),
-            "{pages} pages: room"
-        );
+        assert_eq!(store.apply(&next(written + 1)), Ok(()), "{pages} pages: room");
         assert_eq!(kept(&mut store), written + 1);
         let mut after = open(&disk.after_power_cut(pages as u64));
         assert_eq!(kept(&mut after), written + 1, "{pages} pages: power cut");
@@ -344,9 +332,7 @@ fn nothing_acknowledged_is_lost_under_random_faults() {
                 4 | 5 => disk.heal(),
                 _ => {
                     let mut next = model.clone();
-                    let ops = (0..=rng.below(3))
-                        .map(|n| random_op(&mut rng, n, &mut next))
-                        .collect();
+                    let ops = (0..=rng.below(3)).map(|n| random_op(&mut rng, n, &mut next)).collect();
                     match store.apply(&[batch(seq, ops)]) {
                         Ok(()) => {
                             model = next;
@@ -368,10 +354,7 @@ fn nothing_acknowledged_is_lost_under_random_faults() {
         assert_eq!(healed, Ok(()), "seed {seed}");
         assert_eq!(contents(&mut store), model, "seed {seed}");
     }
-    assert!(
-        failures > 100 && cuts > 100,
-        "{failures} failures, {cuts} cuts"
-    );
+    assert!(failures > 100 && cuts > 100, "{failures} failures, {cuts} cuts");
 }
 
 fn random_op(rng: &mut Rng, n: u64, model: &mut BTreeMap<String, u64>) -> Op {
@@ -457,17 +440,9 @@ fn batch(seq: u64, ops: Vec<Op>) -> Batch {
 
 fn append(name: &str, chunks: u64, size: usize) -> Op {
     let chunks = u32::try_from(chunks).expect("small");
-    Op::Append {
-        doc: doc(name),
-        record: Record::automerge(Heads::default(), 0, chunks),
-        chunk: vec![7; size].into(),
-    }
+    Op::Append { doc: doc(name), record: Record::automerge(Heads::default(), 0, chunks), chunk: vec![7; size].into() }
 }
 
 fn replace(name: &str, size: usize) -> Op {
-    Op::Replace {
-        doc: doc(name),
-        record: Record::automerge(Heads::default(), 0, 1),
-        chunk: vec![8; size].into(),
-    }
+    Op::Replace { doc: doc(name), record: Record::automerge(Heads::default(), 0, 1), chunk: vec![8; size].into() }
 }

@@ -91,12 +91,7 @@ pub struct Admission {
 
 impl Default for AdmitLimits {
     fn default() -> Self {
-        Self {
-            expanded: 32 << 20,
-            operations: 2_000_000,
-            actors: 16_384,
-            changes: 1_000_000,
-        }
+        Self { expanded: 32 << 20, operations: 2_000_000, actors: 16_384, changes: 1_000_000 }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Heads: the newest changes of a document, and how a frontier moves.
 
-use automerge::{Change, ChangeHash};
+use automerge::ChangeHash;
 
 /// A set of change hashes of which none is an ancestor of another: the frontier of a history.
 ///
@@ -60,14 +60,14 @@ impl Heads {
         self.as_slice().binary_search(hash).is_ok()
     }
 
-    /// The frontier after `changes`, each of whose dependencies lies behind the frontier or earlier in the list, and
-    /// none of which lies behind it already.
+    /// The frontier after changes, given as hash and dependencies, each of whose dependencies lies behind the frontier
+    /// or earlier in the list, and none of which lies behind it already.
     #[must_use]
-    pub fn advanced<'a>(&self, changes: impl IntoIterator<Item = &'a Change>) -> Self {
+    pub fn advanced<'a>(&self, changes: impl IntoIterator<Item = (ChangeHash, &'a [ChangeHash])>) -> Self {
         let mut hashes = self.as_slice().to_vec();
-        for change in changes {
-            hashes.retain(|head| !change.deps().contains(head));
-            hashes.push(change.hash());
+        for (hash, deps) in changes {
+            hashes.retain(|head| !deps.contains(head));
+            hashes.push(hash);
         }
         Self::new(hashes)
     }

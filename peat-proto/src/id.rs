@@ -43,9 +43,7 @@ impl fmt::Display for PeerId {
 
 impl fmt::Debug for PeerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0[..4]
-            .iter()
-            .try_for_each(|byte| write!(f, "{byte:02x}"))
+        self.0[..4].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
@@ -79,9 +77,7 @@ impl DocId {
             None => Err(BadDocId::NoColon),
             Some(("", _)) => Err(BadDocId::EmptyCollection),
             Some((_, "")) => Err(BadDocId::EmptyId),
-            Some((collection, _)) if Self::RESERVED.contains(&collection) => {
-                Err(BadDocId::Reserved)
-            }
+            Some((collection, _)) if Self::RESERVED.contains(&collection) => Err(BadDocId::Reserved),
             Some(_) => Ok(Self(name.into())),
         }
     }
@@ -95,9 +91,7 @@ impl DocId {
     /// The part before the first colon; never empty.
     #[must_use]
     pub fn collection(&self) -> &str {
-        self.0
-            .split_once(':')
-            .map_or("", |(collection, _)| collection)
+        self.0.split_once(':').map_or("", |(collection, _)| collection)
     }
 
     /// The part after the first colon; never empty.
@@ -187,11 +181,7 @@ pub struct Invitation(pub [u8; 32]);
 
 impl PartialEq for Invitation {
     fn eq(&self, other: &Self) -> bool {
-        let differing = self
-            .0
-            .iter()
-            .zip(&other.0)
-            .fold(0, |bits, (a, b)| bits | (a ^ b));
+        let differing = self.0.iter().zip(&other.0).fold(0, |bits, (a, b)| bits | (a ^ b));
         std::hint::black_box(differing) == 0
     }
 }
@@ -222,10 +212,7 @@ impl Boot {
     #[must_use]
     pub fn actor(&self, peer: &PeerId) -> automerge::ActorId {
         let mut hasher = blake3::Hasher::new_derive_key("peat 2026 automerge actor v1");
-        hasher
-            .update(&peer.0)
-            .update(&self.store)
-            .update(&self.number.to_be_bytes());
+        hasher.update(&peer.0).update(&self.store).update(&self.number.to_be_bytes());
         let mut actor = [0; 16];
         hasher.finalize_xof().fill(&mut actor);
         automerge::ActorId::from(actor)

@@ -26,6 +26,8 @@ pub enum Input {
     Disconnected {
         /// Which.
         conn: ConnId,
+        /// The application code with which the other side closed it, if it did.
+        code: Option<u32>,
     },
     /// Bytes of an incoming stream, in order. On a datagram link each datagram is a stream of its own, with `fin`.
     Received {
@@ -44,6 +46,14 @@ pub enum Input {
         conn: ConnId,
         /// Which of its streams.
         stream: StreamId,
+    },
+    /// The other side stopped reading a lane, or its stream broke: what was sent on it may not have arrived. The lane's
+    /// next frame opens a new stream.
+    Stopped {
+        /// On which connection.
+        conn: ConnId,
+        /// Which lane.
+        lane: Lane,
     },
     /// So many bytes of frames have left the transport's send buffer. More than were handed out is taken as all.
     Sent {
@@ -311,12 +321,14 @@ pub enum Event {
         /// With whom.
         peer: PeerId,
     },
-    /// A connection was closed through the other side's fault, or because it is a stranger.
+    /// A connection was closed with a code that says more than goodbye.
     Closed {
         /// Whom.
         peer: PeerId,
-        /// Why.
-        code: CloseCode,
+        /// The [`CloseCode`], or a number that a later version gave.
+        code: u32,
+        /// Whether the other side closed it.
+        by_peer: bool,
     },
     /// A peer sent something for a document that was not applied. The document and the connection live on.
     Refused {

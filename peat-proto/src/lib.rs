@@ -11,18 +11,23 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod admit;
 pub mod config;
+mod doc;
 mod error;
 mod heads;
 mod id;
 mod io;
 mod job;
 mod node;
+mod peer;
 pub mod policy;
 mod rng;
 mod stats;
 pub mod store;
+mod sync;
 mod time;
+pub mod wire;
 
 pub use automerge;
 pub use config::Config;
@@ -31,7 +36,7 @@ pub use heads::Heads;
 pub use id::{BadDocId, Boot, ConnId, DocId, EditId, Invitation, LoadId, PeerId, Seq, StreamId};
 pub use io::{CloseCode, Event, Input, Lane, Link, Origin, Output, Refusal, Role};
 pub use job::{Done, Job};
-pub use node::{Listing, Node};
+pub use node::{Listing, Node, Reason};
 pub use rng::Rng;
 pub use stats::{PeerStats, Stats, Traffic};
 pub use time::{Now, Time};

@@ -1,20 +1,70 @@
 //! The state machine.
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
 use automerge::Automerge;
 use automerge::transaction::Transaction;
 
 use crate::config::Config;
+use crate::doc::{Docs, Effect};
 use crate::error::EditError;
 use crate::heads::Heads;
-use crate::id::{Boot, DocId, EditId, PeerId};
-use crate::io::{Input, Output};
+use crate::id::{Boot, ConnId, DocId, EditId, PeerId};
+use crate::io::{Event, Input, Output};
+use crate::peer::connection::Conn;
+use crate::peer::dial::Wanted;
+use crate::rng::Rng;
 use crate::stats::Stats;
-use crate::store::Entry;
+use crate::store::{Entry, StoreCommand, Stored};
 use crate::time::{Now, Time};
+use crate::wire::Caps;
 
-/// A node of the mesh as a pure state machine. SKELETON: the bodies land next; the signatures are final.
+mod greet;
+mod receive;
+mod send;
+mod talk;
+mod tick;
+
+pub use tick::Reason;
+
+/// A node of the mesh, as a pure state machine.
+///
+/// # The driver's contract
+///
+/// Methods are of three kinds. *Inputs*, [`handle`](Self::handle) and [`edit`](Self::edit), move time and change state.
+/// *Drains*, [`poll`](Self::poll), hand out effects. All others only look.
+///
+/// 1. After any number of inputs, call `poll` until it is `None`, and do what each [`Output`] says, in order.
+/// 2. Then sleep until the next input, or until [`timeout`](Self::timeout), and give [`Input::Timeout`]. A drained node's
+///    deadline lies ahead of the last `Now`.
+/// 3. `Now::mono` never goes back; if it does, the largest value seen counts.
+///
+/// `handle` cannot fail: a bad peer is closed, and what the environment could not do comes back as an event. Spurious
+/// inputs (unknown connections, late answers, early timeouts) are ignored.
 #[derive(Debug)]
-pub struct Node;
+pub struct Node {
+    config: Config,
+    caps: Caps,
+    local: PeerId,
+    boot: u64,
+    now: Now,
+    rng: Rng,
+    docs: Docs,
+    conns: BTreeMap<ConnId, Conn>,
+    wanted: Wanted,
+    /// Peers that were let in by invitation or because they were wanted, and are remembered in the store.
+    admitted: BTreeSet<PeerId>,
+    /// Whether deadlines have been looked at since the last input.
+    ticked: bool,
+    /// The connection that sent last: the next one is served first.
+    turn: ConnId,
+    next_batch: u64,
+    /// Bytes of partly received frames, of all connections.
+    receiving: usize,
+    out: Outputs,
+    stats: Stats,
+}
 
 /// One document of the index.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,8 +77,24 @@ pub struct Listing {
     pub bytes: u64,
 }
 
-#[allow(unused_variables, clippy::unimplemented, missing_docs)]
+/// Outputs that wait, one queue for each kind, in the order in which they are given out. Frames are not among them: they
+/// are made when they can be sent.
+#[derive(Debug, Default)]
+struct Outputs {
+    disconnects: VecDeque<Output>,
+    stops: VecDeque<Output>,
+    stores: VecDeque<Output>,
+    works: VecDeque<Output>,
+    events: VecDeque<Output>,
+    dials: VecDeque<Output>,
+    credits: VecDeque<Output>,
+}
+
 impl Node {
+    /// A node that starts from what its store holds.
+    ///
+    /// `boot` is durable already; `seed` decides all jitter and nothing else; `entries` are all that the store has, in any
+    /// order, and a document named twice counts once.
     pub fn new(
         config: Config,
         local: PeerId,
@@ -37,56 +103,232 @@ impl Node {
         entries: impl IntoIterator<Item = Entry>,
         now: Now,
     ) -> Self {
-        unimplemented!()
+        let mut docs = Docs::new(&config, boot.actor(&local));
+        let mut admitted = BTreeSet::new();
+        for entry in entries {
+            match entry {
+                Entry::Document { doc, record } if docs.get(&doc).is_none() => docs.restore(doc, record),
+                Entry::Document { .. } => {}
+                Entry::Peer(peer) => {
+                    admitted.insert(peer);
+                }
+            }
+        }
+        Self {
+            caps: Caps::new(&config),
+            wanted: Wanted::new(config.dial_min, config.dial_max),
+            config,
+            local,
+            boot: boot.number,
+            now,
+            rng: Rng::new(seed),
+            docs,
+            conns: BTreeMap::new(),
+            admitted,
+            ticked: false,
+            turn: ConnId(0),
+            next_batch: 0,
+            receiving: 0,
+            out: Outputs::default(),
+            stats: Stats::default(),
+        }
     }
+
+    /// Takes in one thing that happened. Its effects come out of [`poll`](Self::poll).
     pub fn handle(&mut self, now: Now, input: Input) {
-        unimplemented!()
+        self.advance(now);
+        match input {
+            Input::Connected { conn, peer, link } => self.connected(conn, peer, link),
+            Input::Disconnected { conn, code } => self.disconnected(conn, code),
+            Input::Received { conn, stream, bytes, fin } => self.received(conn, stream, bytes, fin),
+            Input::Reset { conn, stream } => self.reset(conn, stream),
+            Input::Stopped { conn, lane } => self.stopped(conn, lane),
+            Input::Sent { conn, bytes } => {
+                if let Some(conn) = self.conns.get_mut(&conn) {
+                    conn.window.sent(self.now.mono, bytes);
+                }
+            }
+            Input::Stored(Stored::Loaded { load, chunks }) => self.docs.loaded(load, chunks),
+            Input::Stored(Stored::LoadFailed { load, fault }) => self.docs.load_failed(load, fault),
+            Input::Stored(Stored::Durable { seq }) => self.docs.durable(seq),
+            Input::Stored(Stored::WriteFailed { seq, fault }) => self.docs.write_failed(seq, fault, self.now.mono),
+            Input::Worked(done) => self.docs.worked(done),
+            Input::Change { doc, changes } => self.docs.import(&doc, changes),
+            Input::Open { doc } => self.docs.open(&doc),
+            Input::Close { doc } => self.docs.close(&doc),
+            Input::Want { peer, invitation } => self.want(peer, invitation),
+            Input::Unwant { peer } => self.wanted.unwant(&peer),
+            Input::DialFailed { peer } => self.wanted.failed(&peer, self.now.mono, &mut self.rng),
+            Input::Forget { peer } => self.forget(peer),
+            Input::Timeout => {}
+        }
     }
+
+    /// The next effect; `None` when there is none until the next input.
     #[must_use]
     pub fn poll(&mut self) -> Option<Output> {
-        unimplemented!()
+        if !std::mem::replace(&mut self.ticked, true) {
+            self.tick();
+        }
+        loop {
+            while let Some(effect) = self.docs.effects.pop_front() {
+                self.apply(effect);
+            }
+            if let Some(output) = self.out.pop() {
+                return Some(output);
+            }
+            if self.docs.settle() {
+                continue;
+            }
+            if let Some(batch) = self.docs.flush(self.now.mono) {
+                return Some(Output::Store(StoreCommand::Write(batch)));
+            }
+            if let Some(frame) = self.next_frame() {
+                return Some(frame);
+            }
+            if self.docs.effects.is_empty() && self.out.is_empty() && !self.rest() {
+                self.docs.evict();
+                return None;
+            }
+        }
     }
-    #[must_use]
-    pub fn timeout(&self) -> Option<Time> {
-        unimplemented!()
-    }
-    /// `NotLoaded` for a document that exists and is cold: `Input::Open` it, wait for `Event::Opened`, edit, `Input::Close`.
-    /// A document that does not exist is created by its first edit that changes something.
+
+    /// Changes a document in one transaction, which becomes one change, or none if nothing differs.
+    ///
+    /// A document that does not exist is created by its first edit that changes something. The change leaves this node
+    /// once it is durable, which [`Event::Durable`] reports; its number is [`last_edit`](Self::last_edit).
+    ///
+    /// # Errors
+    /// Nothing was changed. [`EditError::NotLoaded`] and [`EditError::Busy`]: give [`Input::Open`], wait for
+    /// [`Event::Opened`], edit, give [`Input::Close`]. An error of `f`, or a panic in it, rolls the transaction back.
     pub fn edit<R, E>(
         &mut self,
         now: Now,
         doc: &DocId,
         f: impl FnOnce(&mut Transaction<'_>) -> Result<R, E>,
     ) -> Result<R, EditError<E>> {
-        unimplemented!()
+        self.advance(now);
+        // A delta needs room beside the change itself for heads and lengths.
+        let largest = self.config.max_delta.saturating_sub(64 << 10);
+        self.docs.edit(self.now, doc, largest, f)
     }
-    /// The number of the newest local edit that changed something; compare with `Event::Durable`.
+
+    /// The number of the newest local edit or import; 0 before the first.
     #[must_use]
     pub fn last_edit(&self) -> EditId {
-        unimplemented!()
+        self.docs.last_edit()
     }
-    /// None: unknown, or not loaded now (see `contains`).
+
+    /// A document's content; `None` if there is no such document, or if it is not in memory now.
     #[must_use]
     pub fn doc(&self, doc: &DocId) -> Option<&Automerge> {
-        unimplemented!()
+        self.docs.content(doc)
     }
-    /// Whether the index knows the document.
+
+    /// Whether there is such a document.
     #[must_use]
     pub fn contains(&self, doc: &DocId) -> bool {
-        unimplemented!()
+        self.docs.get(doc).is_some_and(crate::doc::document::Document::exists)
     }
+
     /// The documents whose name starts with `prefix`, in the order of their names.
     #[must_use]
     pub fn documents(&self, prefix: &str) -> Vec<Listing> {
-        unimplemented!()
+        let listing = |(doc, document): (&DocId, &crate::doc::document::Document)| Listing {
+            doc: doc.clone(),
+            heads: document.heads(),
+            bytes: document.bytes,
+        };
+        let mut found: Vec<Listing> = self.docs.with_prefix(prefix).map(listing).collect();
+        found.sort_by(|a, b| a.doc.cmp(&b.doc));
+        found
     }
-    /// Whether the document sets of this node and a connected, admitted peer are proven equal.
+
+    /// Whether the document sets of this node and of a connected, admitted peer are proven equal.
     #[must_use]
     pub fn level(&self, peer: &PeerId) -> bool {
-        unimplemented!()
+        let digest = self.docs.digest();
+        self.conns.values().any(|conn| conn.peer == *peer && conn.is_serving() && conn.survey.is_level(&digest))
     }
+
+    /// Whether nothing waits to be written to the store.
+    #[must_use]
+    pub fn is_saved(&self) -> bool {
+        self.docs.is_saved()
+    }
+
+    /// All counters and gauges.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        unimplemented!()
+        let mut stats = self.stats.clone();
+        stats.add_documents(&self.docs.stats);
+        self.docs.gauges(&mut stats);
+        stats.receive_bytes = self.receiving;
+        stats.peers = self.conns.values().map(|conn| conn.stats(stats.documents)).collect();
+        stats
     }
+
+    fn advance(&mut self, now: Now) {
+        self.now = Now { mono: now.mono.max(self.now.mono), unix_ms: now.unix_ms };
+        self.ticked = false;
+    }
+
+    /// Passes on what happened to documents.
+    fn apply(&mut self, effect: Effect) {
+        match effect {
+            Effect::Moved { doc, before, sources } => self.moved(&doc, &before, &sources),
+            Effect::Answered { conn, doc, outcome, heads } => self.answered(conn, &doc, outcome, heads),
+            Effect::Wake { conn, doc } => {
+                let class = self.docs.class(&doc);
+                if let Some(conn) = self.conns.get_mut(&conn) {
+                    conn.enqueue(class, &doc);
+                }
+            }
+            Effect::Admitted(peer) => self.admission_is_durable(peer),
+            Effect::Load(load, doc) => self.out.stores.push_back(Output::Store(StoreCommand::Load { load, doc })),
+            Effect::Work(job) => self.out.works.push_back(Output::Work(job)),
+            Effect::Event(event) => self.event(event),
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        self.out.events.push_back(Output::Event(event));
+    }
+
+    /// How long an unanswered word waits before it is said again.
+    fn patience(&self, conn: &Conn, tries: u32) -> Duration {
+        let base = if conn.link.reliable {
+            // Nothing is lost here but with its stream, which is reported.
+            self.config.retry_min.saturating_mul(10)
+        } else {
+            self.config.retry_min.max(conn.window.rtt().saturating_mul(3))
+        };
+        base.saturating_mul(1 << tries.min(8)).min(self.config.retry_max.max(base))
+    }
+}
+
+impl Outputs {
+    fn pop(&mut self) -> Option<Output> {
+        let queues = [
+            &mut self.disconnects,
+            &mut self.stops,
+            &mut self.stores,
+            &mut self.works,
+            &mut self.events,
+            &mut self.dials,
+            &mut self.credits,
+        ];
+        queues.into_iter().find_map(VecDeque::pop_front)
+    }
+
+    fn is_empty(&self) -> bool {
+        let queues =
+            [&self.disconnects, &self.stops, &self.stores, &self.works, &self.events, &self.dials, &self.credits];
+        queues.into_iter().all(VecDeque::is_empty)
+    }
+}
+
+/// The earlier of two deadlines.
+fn earlier(a: Option<(Time, Reason)>, b: Option<(Time, Reason)>) -> Option<(Time, Reason)> {
+    [a, b].into_iter().flatten().min_by_key(|(time, _)| *time)
 }

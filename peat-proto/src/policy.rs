@@ -20,13 +20,7 @@ pub enum Class {
 
 impl Class {
     /// All classes, the most important first.
-    pub const ALL: [Self; 5] = [
-        Self::Critical,
-        Self::High,
-        Self::Normal,
-        Self::Low,
-        Self::Bulk,
-    ];
+    pub const ALL: [Self; 5] = [Self::Critical, Self::High, Self::Normal, Self::Low, Self::Bulk];
 
     /// Position in [`Self::ALL`].
     #[must_use]
@@ -71,10 +65,7 @@ impl Default for Table {
     /// The table that fielded peers follow.
     fn default() -> Self {
         let class = |class| Policy { class };
-        let mut table = Self {
-            rows: Vec::new(),
-            otherwise: class(Class::Bulk),
-        };
+        let mut table = Self { rows: Vec::new(), otherwise: class(Class::Bulk) };
         for name in ["commands", "contact_reports", "alerts"] {
             table.set(name, class(Class::Critical));
         }
@@ -99,11 +90,7 @@ impl Table {
 
     /// Gives a collection a policy, in place of the one it had.
     pub fn set(&mut self, collection: &str, policy: Policy) {
-        match self
-            .rows
-            .iter_mut()
-            .find(|(known, _)| same_name(known, collection))
-        {
+        match self.rows.iter_mut().find(|(known, _)| same_name(known, collection)) {
             Some((_, row)) => *row = policy,
             None => self.rows.push((collection.to_owned(), policy)),
         }

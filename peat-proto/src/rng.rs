@@ -12,9 +12,7 @@ impl Rng {
     pub fn new(seed: [u8; 32]) -> Self {
         let mut state = [0x9e37_79b9_7f4a_7c15; 4];
         for (word, bytes) in state.iter_mut().zip(seed.chunks_exact(8)) {
-            *word ^= bytes
-                .iter()
-                .fold(0, |acc, byte| (acc << 8) | u64::from(*byte));
+            *word ^= bytes.iter().fold(0, |acc, byte| (acc << 8) | u64::from(*byte));
         }
         if state == [0; 4] {
             state[0] = 1;

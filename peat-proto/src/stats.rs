@@ -25,6 +25,12 @@ pub struct Stats {
     pub changes_known: u64,
     /// Received document payloads that were refused.
     pub refused: u64,
+    /// Frames cut short by the end of their stream.
+    pub truncated: u64,
+    /// Datagrams that could not be read.
+    pub malformed: u64,
+    /// Batches with bytes behind their last entry.
+    pub trailing: u64,
     /// Frames that were skipped: types that are unknown or not for this wire.
     pub skipped: u64,
     /// Entries of batches that were skipped, their neighbours applied.
@@ -49,6 +55,22 @@ pub struct Stats {
     pub traffic: Traffic,
     /// The connections that exist now, ordered by id.
     pub peers: Vec<PeerStats>,
+}
+
+impl Stats {
+    /// Takes over the counters that the documents keep.
+    pub(crate) fn add_documents(&mut self, docs: &Self) {
+        self.edits = docs.edits;
+        self.changes_applied = docs.changes_applied;
+        self.changes_known = docs.changes_known;
+        self.refused += docs.refused;
+        self.store_faults = docs.store_faults;
+        self.quarantined = docs.quarantined;
+        self.loads = docs.loads;
+        self.batches = docs.batches;
+        self.saves = docs.saves;
+        self.evictions = docs.evictions;
+    }
 }
 
 /// Frames and bytes, counted once, at the frame boundary.

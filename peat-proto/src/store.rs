@@ -157,12 +157,6 @@ impl Record {
     /// The record of an Automerge document that no other member has acknowledged.
     #[must_use]
     pub fn automerge(heads: Heads, bytes: u64, chunks: u32) -> Self {
-        Self {
-            kind: Kind::Automerge,
-            heads,
-            bytes,
-            chunks,
-            shared: None,
-        }
+        Self { kind: Kind::Automerge, heads, bytes, chunks, shared: None }
     }
 }

@@ -46,10 +46,7 @@ fn write(store: &mut DiskStore) {
         record: peat_proto::store::Record::automerge(peat_proto::Heads::default(), 1, 1),
         chunk: vec![1].into(),
     };
-    let batch = Batch {
-        seq: Seq(1),
-        ops: vec![op],
-    };
+    let batch = Batch { seq: Seq(1), ops: vec![op] };
     store.apply(&[batch]).expect("writes");
 }
 
@@ -161,13 +158,7 @@ fn a_node_that_lacks_a_part_is_refused_and_left_alone() {
     fs::write(&store, b"not a store, but something that somebody wrote").expect("writes");
     assert!(matches!(Dir::open(&node(&home)), Err(OpenError::Store(_))));
     fs::write(&store, bytes).expect("writes");
-    for key in [
-        "",
-        "abc\n",
-        &"g".repeat(64),
-        &"0".repeat(65),
-        &"0".repeat(66),
-    ] {
+    for key in ["", "abc\n", &"g".repeat(64), &"0".repeat(65), &"0".repeat(66)] {
         fs::write(node(&home).join("key"), key).expect("writes");
         refused("key");
     }
@@ -278,14 +269,8 @@ fn a_mark_left_while_the_store_is_open_does_not_count() {
 
 #[test]
 fn a_mark_reads_back_and_every_cut_is_none() {
-    let mark = Mark {
-        nonce: [0xa5; 16],
-        identity: Identity {
-            device: u64::MAX,
-            inode: 7,
-            changed: (-1, 999_999_999),
-        },
-    };
+    let mark =
+        Mark { nonce: [0xa5; 16], identity: Identity { device: u64::MAX, inode: 7, changed: (-1, 999_999_999) } };
     let text = mark.encode();
     assert_eq!(Mark::decode(&text), Some(mark));
     for cut in 0..text.len() {

@@ -48,30 +48,19 @@ pub fn run<S: Subject>(mut make: impl FnMut() -> S) {
 fn appended_chunks_load_in_order(store: &mut impl Subject) {
     let chunks: Vec<Bytes> = (0..20).map(|n| chunk(n, 10 * usize::from(n))).collect();
     let appends = (1..).zip(&chunks).map(|(n, chunk)| {
-        let op = Op::Append {
-            doc: doc("a:1"),
-            record: record(n),
-            chunk: chunk.clone(),
-        };
+        let op = Op::Append { doc: doc("a:1"), record: record(n), chunk: chunk.clone() };
         write(u64::from(n), vec![op])
     });
     durable(store, appends.collect());
     assert_eq!(load(store, "a:1"), Ok(chunks), "chunks in order");
-    assert_eq!(
-        load(store, "a:10"),
-        Err(StoreFault::Missing),
-        "a name is not a prefix"
-    );
+    assert_eq!(load(store, "a:10"), Err(StoreFault::Missing), "a name is not a prefix");
 }
 
 fn replace_leaves_one_chunk(store: &mut impl Subject) {
     durable(
         store,
         vec![
-            write(
-                1,
-                vec![append("a:1", 1, b"x"), append("b:1", 1, b"neighbour")],
-            ),
+            write(1, vec![append("a:1", 1, b"x"), append("b:1", 1, b"neighbour")]),
             write(2, vec![append("a:1", 2, b"y")]),
             write(3, vec![replace("a:1", b"z")]),
             write(4, vec![replace("a:2", b"replaced without a predecessor")]),
@@ -86,10 +75,7 @@ fn replace_leaves_one_chunk(store: &mut impl Subject) {
 }
 
 fn a_load_sees_every_write_before_it_and_none_after(store: &mut impl Subject) {
-    let load = |load| StoreCommand::Load {
-        load: LoadId(load),
-        doc: doc("a:1"),
-    };
+    let load = |load| StoreCommand::Load { load: LoadId(load), doc: doc("a:1") };
     let answers = store.run(vec![
         load(0),
         write(1, vec![append("a:1", 1, b"1")]),
@@ -107,13 +93,9 @@ fn a_load_sees_every_write_before_it_and_none_after(store: &mut impl Subject) {
         })
     };
     assert!(
-        answers.iter().any(|answer| matches!(
-            answer,
-            Stored::LoadFailed {
-                load: LoadId(0),
-                fault: StoreFault::Missing
-            }
-        )),
+        answers
+            .iter()
+            .any(|answer| matches!(answer, Stored::LoadFailed { load: LoadId(0), fault: StoreFault::Missing })),
         "a load before the first write: {answers:?}"
     );
     assert_eq!(seen(1).as_deref(), Some(&b"1"[..]));
@@ -125,10 +107,7 @@ fn every_command_is_answered_once_and_writes_in_order(store: &mut impl Subject) 
     let mut commands = Vec::new();
     for n in 1..=50 {
         commands.push(write(n, vec![replace(&format!("a:{n}"), b"x")]));
-        commands.push(StoreCommand::Load {
-            load: LoadId(n),
-            doc: doc(&format!("a:{}", n / 2 + 1)),
-        });
+        commands.push(StoreCommand::Load { load: LoadId(n), doc: doc(&format!("a:{}", n / 2 + 1)) });
     }
     let answers = store.run(commands);
     let written: Vec<u64> = answers.iter().filter_map(durable_seq).collect();
@@ -181,11 +160,7 @@ fn a_batch_after_a_failed_one_is_its_own(store: &mut impl Subject) {
 
 fn a_wrong_chunk_count_is_refused(store: &mut impl Subject) {
     durable(store, vec![write(1, vec![append("a:1", 1, b"x")])]);
-    let replaced_by_two = Op::Replace {
-        doc: doc("a:1"),
-        record: record(2),
-        chunk: Bytes::from_static(b"y"),
-    };
+    let replaced_by_two = Op::Replace { doc: doc("a:1"), record: record(2), chunk: Bytes::from_static(b"y") };
     let wrong = [
         append("a:1", 0, b"y"),
         append("a:1", 1, b"y"),
@@ -198,10 +173,7 @@ fn a_wrong_chunk_count_is_refused(store: &mut impl Subject) {
         let answers = store.run(vec![write(seq, vec![op.clone()])]);
         assert!(failed(&answers, seq), "{op:?}: {answers:?}");
     }
-    assert_eq!(
-        load(store, "a:1").map(|chunks| chunks.concat()),
-        Ok(b"x".to_vec())
-    );
+    assert_eq!(load(store, "a:1").map(|chunks| chunks.concat()), Ok(b"x".to_vec()));
     assert_eq!(load(store, "a:2"), Err(StoreFault::Missing));
 }
 
@@ -232,10 +204,7 @@ fn entries_are_what_was_written(store: &mut impl Subject) {
         chunks: 1,
         shared: Some(7),
     };
-    let foreign = Record {
-        kind: Kind::Other(250),
-        ..rich.clone()
-    };
+    let foreign = Record { kind: Kind::Other(250), ..rich.clone() };
     let name = "ü:long/".to_owned() + &"x".repeat(500);
     let written = [("a:1", &rich), (name.as_str(), &foreign)];
     let ops = written.map(|(name, record)| Op::Replace {
@@ -244,10 +213,7 @@ fn entries_are_what_was_written(store: &mut impl Subject) {
         chunk: Bytes::from_static(b"\0\xff"),
     });
     durable(store, vec![write(1, ops.to_vec())]);
-    let expected = written.map(|(name, record)| Entry::Document {
-        doc: doc(name),
-        record: record.clone(),
-    });
+    let expected = written.map(|(name, record)| Entry::Document { doc: doc(name), record: record.clone() });
     let expected = sorted(expected.to_vec());
     assert_eq!(entries(store), expected, "unknown kinds and fences survive");
     if store.reopen() {
@@ -278,13 +244,7 @@ fn a_crash_leaves_a_prefix_that_covers_what_was_durable<S: Subject>(make: &mut i
             let own = replace(&format!("own:{n}"), &[0; 3000]);
             let log = append("log:1", n, &n.to_be_bytes());
             // A load between them, so that they are not all one commit.
-            [
-                write(u64::from(n), vec![own, log]),
-                StoreCommand::Load {
-                    load: LoadId(u64::from(n)),
-                    doc: doc("log:1"),
-                },
-            ]
+            [write(u64::from(n), vec![own, log]), StoreCommand::Load { load: LoadId(u64::from(n)), doc: doc("log:1") }]
         });
         let Some((answers, cut)) = store.crash(batches.flatten().collect(), steps) else {
             return;
@@ -314,10 +274,7 @@ fn a_crash_leaves_a_prefix_that_covers_what_was_durable<S: Subject>(make: &mut i
             break;
         }
     }
-    assert!(
-        prefixes.len() > 3,
-        "the cuts fell on too few moments to show anything: {prefixes:?}"
-    );
+    assert!(prefixes.len() > 3, "the cuts fell on too few moments to show anything: {prefixes:?}");
 }
 
 fn doc(name: &str) -> DocId {
@@ -337,19 +294,11 @@ fn record(chunks: u32) -> Record {
 }
 
 fn append(name: &str, chunks: u32, bytes: &[u8]) -> Op {
-    Op::Append {
-        doc: doc(name),
-        record: record(chunks),
-        chunk: Bytes::copy_from_slice(bytes),
-    }
+    Op::Append { doc: doc(name), record: record(chunks), chunk: Bytes::copy_from_slice(bytes) }
 }
 
 fn replace(name: &str, bytes: &[u8]) -> Op {
-    Op::Replace {
-        doc: doc(name),
-        record: record(1),
-        chunk: Bytes::copy_from_slice(bytes),
-    }
+    Op::Replace { doc: doc(name), record: record(1), chunk: Bytes::copy_from_slice(bytes) }
 }
 
 fn write(seq: u64, ops: Vec<Op>) -> StoreCommand {
@@ -358,26 +307,11 @@ fn write(seq: u64, ops: Vec<Op>) -> StoreCommand {
 }
 
 fn load(store: &mut impl Subject, name: &str) -> Result<Vec<Bytes>, StoreFault> {
-    let command = StoreCommand::Load {
-        load: LoadId(77),
-        doc: doc(name),
-    };
+    let command = StoreCommand::Load { load: LoadId(77), doc: doc(name) };
     let mut answers = store.run(vec![command]);
     match (answers.pop(), answers.is_empty()) {
-        (
-            Some(Stored::Loaded {
-                load: LoadId(77),
-                chunks,
-            }),
-            true,
-        ) => Ok(chunks),
-        (
-            Some(Stored::LoadFailed {
-                load: LoadId(77),
-                fault,
-            }),
-            true,
-        ) => Err(fault),
+        (Some(Stored::Loaded { load: LoadId(77), chunks }), true) => Ok(chunks),
+        (Some(Stored::LoadFailed { load: LoadId(77), fault }), true) => Err(fault),
         other => panic!("a load was answered by {other:?}"),
     }
 }

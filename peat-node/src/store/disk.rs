@@ -92,12 +92,7 @@ impl DiskStore {
     /// [`OpenFault`] if the bytes are not a store of this version or cannot be read.
     pub fn with_backend(backend: impl StorageBackend) -> Result<Self, OpenFault> {
         let disk = Rewind::new(backend).map_err(|error| fault(&error.into()))?;
-        let mut store = Self {
-            state: State::Open(database(disk.clone())?),
-            disk,
-            meta: Meta::default(),
-            mark: None,
-        };
+        let mut store = Self { state: State::Open(database(disk.clone())?), disk, meta: Meta::default(), mark: None };
         match store.read(Meta::read)? {
             Some(meta) => store.meta = meta,
             None => store.commit(&[], Meta::default())?,
@@ -211,13 +206,7 @@ impl Store for DiskStore {
 
     fn close(mut self: Box<Self>) -> Result<(), StoreFault> {
         let closed = self.mark;
-        self.commit(
-            &[],
-            Meta {
-                closed,
-                ..self.meta
-            },
-        )?;
+        self.commit(&[], Meta { closed, ..self.meta })?;
         match std::mem::replace(&mut self.state, State::Down) {
             State::Open(db) => {
                 let close = || db.close().map_err(|error| Failure::File(error.into()));
@@ -257,9 +246,7 @@ impl From<OpenFault> for StoreFault {
 
 impl fmt::Debug for DiskStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DiskStore")
-            .field("meta", &self.meta)
-            .finish_non_exhaustive()
+        f.debug_struct("DiskStore").field("meta", &self.meta).finish_non_exhaustive()
     }
 }
 

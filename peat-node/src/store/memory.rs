@@ -26,20 +26,12 @@ impl Store for MemoryStore {
         let documents = self
             .documents
             .iter()
-            .map(|(doc, document)| Entry::Document {
-                doc: doc.clone(),
-                record: document.record.clone(),
-            });
-        Ok(documents
-            .chain(self.peers.iter().copied().map(Entry::Peer))
-            .collect())
+            .map(|(doc, document)| Entry::Document { doc: doc.clone(), record: document.record.clone() });
+        Ok(documents.chain(self.peers.iter().copied().map(Entry::Peer)).collect())
     }
 
     fn load(&mut self, doc: &DocId) -> Result<Vec<Bytes>, StoreFault> {
-        self.documents
-            .get(doc)
-            .map(|document| document.chunks.clone())
-            .ok_or(StoreFault::Missing)
+        self.documents.get(doc).map(|document| document.chunks.clone()).ok_or(StoreFault::Missing)
     }
 
     fn apply(&mut self, batches: &[Batch]) -> Result<(), StoreFault> {
@@ -78,9 +70,7 @@ impl MemoryStore {
     }
 
     fn count(&self, doc: &DocId) -> u32 {
-        self.documents
-            .get(doc)
-            .map_or(0, |document| document.record.chunks)
+        self.documents.get(doc).map_or(0, |document| document.record.chunks)
     }
 
     fn run(&mut self, op: &Op) {
@@ -89,18 +79,12 @@ impl MemoryStore {
                 let document = self
                     .documents
                     .entry(doc.clone())
-                    .or_insert_with(|| Document {
-                        record: record.clone(),
-                        chunks: Vec::new(),
-                    });
+                    .or_insert_with(|| Document { record: record.clone(), chunks: Vec::new() });
                 document.record = record.clone();
                 document.chunks.push(chunk.clone());
             }
             Op::Replace { doc, record, chunk } => {
-                let document = Document {
-                    record: record.clone(),
-                    chunks: vec![chunk.clone()],
-                };
+                let document = Document { record: record.clone(), chunks: vec![chunk.clone()] };
                 self.documents.insert(doc.clone(), document);
             }
             Op::Admit { peer } => {

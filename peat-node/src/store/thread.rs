@@ -32,14 +32,10 @@ impl StoreThread {
     ///
     /// # Errors
     /// The operating system gives no thread.
-    pub fn spawn(
-        store: Box<dyn Store>,
-        answer: impl FnMut(Stored) + Send + 'static,
-    ) -> io::Result<Self> {
+    pub fn spawn(store: Box<dyn Store>, answer: impl FnMut(Stored) + Send + 'static) -> io::Result<Self> {
         let (requests, received) = flume::unbounded();
-        let thread = std::thread::Builder::new()
-            .name("peat-store".to_owned())
-            .spawn(move || serve(store, &received, answer))?;
+        let thread =
+            std::thread::Builder::new().name("peat-store".to_owned()).spawn(move || serve(store, &received, answer))?;
         Ok(Self { requests, thread })
     }
 
@@ -48,9 +44,7 @@ impl StoreThread {
     /// # Errors
     /// [`StoreFault::Closed`] if the thread has ended, which it does not before [`Self::close`].
     pub fn send(&self, command: StoreCommand) -> Result<(), StoreFault> {
-        self.requests
-            .send(Request::Run(command))
-            .map_err(|_| StoreFault::Closed)
+        self.requests.send(Request::Run(command)).map_err(|_| StoreFault::Closed)
     }
 
     /// Finishes and answers everything that was sent, marks the store as cleanly closed, and ends the thread.
@@ -58,9 +52,7 @@ impl StoreThread {
     /// # Errors
     /// The store could not be closed cleanly. What was answered as durable still is.
     pub fn close(self) -> Result<(), StoreFault> {
-        self.requests
-            .send(Request::Close)
-            .map_err(|_| StoreFault::Closed)?;
+        self.requests.send(Request::Close).map_err(|_| StoreFault::Closed)?;
         self.thread.join().unwrap_or(Err(StoreFault::Closed))
     }
 }

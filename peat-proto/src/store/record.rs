@@ -103,11 +103,7 @@ impl Record {
         }
         let chunks = u32::from_be_bytes(take(&mut input)?);
         let stored = u64::from_be_bytes(take(&mut input)?);
-        let shared = if flags & FENCED == 0 {
-            None
-        } else {
-            Some(u64::from_be_bytes(take(&mut input)?))
-        };
+        let shared = if flags & FENCED == 0 { None } else { Some(u64::from_be_bytes(take(&mut input)?)) };
         let count = usize::from(u16::from_be_bytes(take(&mut input)?));
         if count > Self::MAX_HEADS {
             return Err(BadRecord::Heads);
@@ -125,18 +121,8 @@ impl Record {
         if !input.is_empty() {
             return Err(BadRecord::Long(input.len()));
         }
-        let kind = if kind == AUTOMERGE {
-            Kind::Automerge
-        } else {
-            Kind::Other(kind)
-        };
-        Ok(Self {
-            kind,
-            heads: Heads::new(heads),
-            bytes: stored,
-            chunks,
-            shared,
-        })
+        let kind = if kind == AUTOMERGE { Kind::Automerge } else { Kind::Other(kind) };
+        Ok(Self { kind, heads: Heads::new(heads), bytes: stored, chunks, shared })
     }
 }
 
@@ -151,16 +137,8 @@ mod tests {
     use super::*;
 
     fn record(heads: usize, shared: Option<u64>) -> Record {
-        let heads = (0..heads)
-            .map(|n| ChangeHash([u8::try_from(n).expect("small"); 32]))
-            .collect();
-        Record {
-            kind: Kind::Automerge,
-            heads: Heads::new(heads),
-            bytes: 77,
-            chunks: 3,
-            shared,
-        }
+        let heads = (0..heads).map(|n| ChangeHash([u8::try_from(n).expect("small"); 32])).collect();
+        Record { kind: Kind::Automerge, heads: Heads::new(heads), bytes: 77, chunks: 3, shared }
     }
 
     #[test]
@@ -178,10 +156,7 @@ mod tests {
 
     #[test]
     fn a_kind_of_a_later_version_is_kept() {
-        let later = Record {
-            kind: Kind::Other(9),
-            ..record(1, None)
-        };
+        let later = Record { kind: Kind::Other(9), ..record(1, None) };
         assert_eq!(Record::decode(&later.encode()), Ok(later));
     }
 }

@@ -38,14 +38,8 @@ impl Rewind {
         let len = usize::try_from(below.len()?).unwrap_or(PAGE).min(PAGE);
         let mut synced = vec![0; len];
         below.read(0, &mut synced)?;
-        let header = Header {
-            written: synced.clone(),
-            synced,
-        };
-        Ok(Self(Arc::new(Disk {
-            below: Box::new(below),
-            header: Mutex::new(header),
-        })))
+        let header = Header { written: synced.clone(), synced };
+        Ok(Self(Arc::new(Disk { below: Box::new(below), header: Mutex::new(header) })))
     }
 
     /// Makes the state of the last successful sync the state of the file, durably. The database must be closed.
@@ -131,13 +125,7 @@ struct Above {
 
 impl Overlay {
     pub(super) fn new(below: Rewind) -> io::Result<Self> {
-        let overlay = Self {
-            above: Mutex::new(Above {
-                len: below.len()?,
-                pages: BTreeMap::new(),
-            }),
-            below,
-        };
+        let overlay = Self { above: Mutex::new(Above { len: below.len()?, pages: BTreeMap::new() }), below };
         let header = overlay.below.header().synced.clone();
         overlay.write(0, &header)?;
         Ok(overlay)
@@ -204,10 +192,7 @@ impl StorageBackend for Overlay {
 }
 
 /// Cuts `len` bytes at `offset` into pages: the page, the range within it, the range of the bytes.
-fn pages(
-    offset: u64,
-    len: usize,
-) -> impl Iterator<Item = (u64, std::ops::Range<usize>, std::ops::Range<usize>)> {
+fn pages(offset: u64, len: usize) -> impl Iterator<Item = (u64, std::ops::Range<usize>, std::ops::Range<usize>)> {
     let mut done = 0;
     std::iter::from_fn(move || {
         if done == len {

@@ -3,9 +3,7 @@
 use bytes::Bytes;
 use peat_proto::store::{Batch, Entry, Op, Record, StoreFault};
 use peat_proto::{Boot, DocId, PeerId};
-use redb::{
-    Database, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError, WriteTransaction,
-};
+use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError, WriteTransaction};
 
 use super::FORMAT;
 use crate::store::OpenFault;
@@ -38,10 +36,7 @@ pub(crate) struct Meta {
 impl Meta {
     /// As it is after the next commit.
     pub(super) fn next(self) -> Self {
-        Self {
-            commits: self.commits.saturating_add(1),
-            ..self
-        }
+        Self { commits: self.commits.saturating_add(1), ..self }
     }
 
     /// `None` if the database is new.
@@ -73,10 +68,7 @@ impl Meta {
         put("format", &FORMAT.to_be_bytes())?;
         put("commits", &self.commits.to_be_bytes())?;
         if let Some(boot) = self.boot {
-            put(
-                "boot",
-                &[&boot.store[..], &boot.number.to_be_bytes()].concat(),
-            )?;
+            put("boot", &[&boot.store[..], &boot.number.to_be_bytes()].concat())?;
         }
         if let Some(closed) = self.closed {
             put("closed", &closed)?;
@@ -172,13 +164,7 @@ impl<'t> Tables<'t> {
     }
 
     /// Puts a chunk behind the `before` others.
-    fn put(
-        &mut self,
-        doc: &DocId,
-        before: u32,
-        record: &Record,
-        chunk: &[u8],
-    ) -> Result<(), Failure> {
+    fn put(&mut self, doc: &DocId, before: u32, record: &Record, chunk: &[u8]) -> Result<(), Failure> {
         if before.checked_add(1) != Some(record.chunks) {
             return Err(StoreFault::Damaged.into());
         }
@@ -190,10 +176,7 @@ impl<'t> Tables<'t> {
 }
 
 /// How many chunks the document's record counts; none without a record.
-fn count(
-    documents: &impl ReadableTable<&'static [u8], &'static [u8]>,
-    key: &[u8],
-) -> Result<u32, Failure> {
+fn count(documents: &impl ReadableTable<&'static [u8], &'static [u8]>, key: &[u8]) -> Result<u32, Failure> {
     match documents.get(key)? {
         None => Ok(0),
         Some(record) => match Record::decode(record.value()) {
@@ -204,13 +187,9 @@ fn count(
 }
 
 fn decode_document(key: &[u8], record: &[u8]) -> Result<Entry, OpenFault> {
-    let name = std::str::from_utf8(key).map_err(|_| OpenFault::Utf8 {
-        key: String::from_utf8_lossy(key).into_owned(),
-    })?;
-    let doc = DocId::new(name).map_err(|why| OpenFault::Key {
-        key: name.to_owned(),
-        why,
-    })?;
+    let name =
+        std::str::from_utf8(key).map_err(|_| OpenFault::Utf8 { key: String::from_utf8_lossy(key).into_owned() })?;
+    let doc = DocId::new(name).map_err(|why| OpenFault::Key { key: name.to_owned(), why })?;
     match Record::decode(record) {
         Ok(record) => Ok(Entry::Document { doc, record }),
         Err(why) => Err(OpenFault::Record { doc, why }),
@@ -242,10 +221,7 @@ fn decode_boot(bytes: [u8; 24]) -> Result<Boot, OpenFault> {
     let fault = || OpenFault::Meta("boot");
     let (store, number) = bytes.split_first_chunk().ok_or_else(fault)?;
     let number = number.try_into().map_err(|_| fault())?;
-    Ok(Boot {
-        store: *store,
-        number: u64::from_be_bytes(number),
-    })
+    Ok(Boot { store: *store, number: u64::from_be_bytes(number) })
 }
 
 impl From<OpenFault> for Failure {
@@ -269,12 +245,7 @@ macro_rules! file_failures {
         })*
     };
 }
-file_failures!(
-    redb::TransactionError,
-    redb::TableError,
-    redb::StorageError,
-    redb::CommitError
-);
+file_failures!(redb::TransactionError, redb::TableError, redb::StorageError, redb::CommitError);
 
 #[cfg(test)]
 mod tests {
@@ -285,14 +256,8 @@ mod tests {
     use super::*;
 
     /// A store with these rows behind its back.
-    fn store(
-        documents: &[(&[u8], &[u8])],
-        chunks: &[(&[u8], u32)],
-        meta: &[(&str, &[u8])],
-    ) -> Database {
-        let db = Database::builder()
-            .create_with_backend(InMemoryBackend::new())
-            .expect("creates");
+    fn store(documents: &[(&[u8], &[u8])], chunks: &[(&[u8], u32)], meta: &[(&str, &[u8])]) -> Database {
+        let db = Database::builder().create_with_backend(InMemoryBackend::new()).expect("creates");
         write(&db, &[], &Meta::default()).expect("writes");
         let transaction = db.begin_write().expect("begins");
         {
@@ -328,29 +293,9 @@ mod tests {
         let doc = |name| DocId::new(name).expect("valid");
         let good = record(1);
         let cases: [(&[u8], &[u8], OpenFault); 3] = [
-            (
-                b"a:2",
-                &good[..9],
-                OpenFault::Record {
-                    doc: doc("a:2"),
-                    why: BadRecord::Short,
-                },
-            ),
-            (
-                b"no colon",
-                &good,
-                OpenFault::Key {
-                    key: "no colon".to_owned(),
-                    why: BadDocId::NoColon,
-                },
-            ),
-            (
-                b"a:\xff",
-                &good,
-                OpenFault::Utf8 {
-                    key: "a:\u{fffd}".to_owned(),
-                },
-            ),
+            (b"a:2", &good[..9], OpenFault::Record { doc: doc("a:2"), why: BadRecord::Short }),
+            (b"no colon", &good, OpenFault::Key { key: "no colon".to_owned(), why: BadDocId::NoColon }),
+            (b"a:\xff", &good, OpenFault::Utf8 { key: "a:\u{fffd}".to_owned() }),
         ];
         for (key, record, fault) in cases {
             let db = store(&[(b"a:1", &good), (key, record)], &[], &[]);
@@ -394,14 +339,8 @@ mod tests {
 
     #[test]
     fn what_the_store_knows_about_itself_reads_back() {
-        let meta = Meta {
-            boot: Some(Boot {
-                store: [7; 16],
-                number: u64::MAX - 1,
-            }),
-            closed: Some([9; 16]),
-            commits: 1 << 40,
-        };
+        let meta =
+            Meta { boot: Some(Boot { store: [7; 16], number: u64::MAX - 1 }), closed: Some([9; 16]), commits: 1 << 40 };
         let db = store(&[], &[], &[]);
         write(&db, &[], &meta).expect("writes");
         assert_eq!(Meta::read(&db).expect("reads"), Some(meta));

@@ -1,0 +1,201 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use peat_node::{DocId, PeerId, Ticket};
+
+use crate::failure::Exit;
+
+/// Keeps documents equal across machines that lose their links.
+#[derive(Debug, Parser)]
+#[command(name = "peat", version, after_help = after_help(), max_term_width = 100)]
+pub(crate) struct Args {
+    /// Data directory [env: PEAT_DIR] [default: `peat` in the platform's data directory]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Print results as JSON, one object per line, and errors as one JSON object on standard error
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+fn after_help() -> String {
+    format!(
+        "Data goes to standard output, everything else to standard error. While `peat serve` runs on a data\n\
+         directory, the other commands work through it.\n\n\
+         Environment: PEAT_DIR, PEAT_LOG (what to log, as in `peat=debug,warn`), NO_COLOR. Empty counts as unset.\n\n{}",
+        Exit::help()
+    )
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Create a node in the data directory; one that is there already is left alone
+    Init,
+    /// Print this node's id
+    Id,
+    /// Print the ticket of the running `peat serve`: whoever holds it may join
+    Ticket,
+    /// Make a document equal to a JSON object
+    Put {
+        /// The document, as `collection:id`
+        key: DocId,
+        /// A JSON object, or `-` to read it from standard input
+        #[arg(value_name = "JSON")]
+        value: String,
+    },
+    /// Print a document as JSON
+    Get {
+        /// The document, as `collection:id`
+        key: DocId,
+    },
+    /// List documents
+    Ls {
+        /// Only keys that start with this
+        #[arg(default_value = "", hide_default_value = true)]
+        prefix: String,
+    },
+    /// Read documents from a file
+    Import(ImportArgs),
+    /// Write a document to standard output
+    Export {
+        /// The document, as `collection:id`
+        key: DocId,
+        /// What to write; with --json Automerge bytes are one base64 field
+        #[arg(long, value_enum, default_value_t = ExportFormat::Json)]
+        format: ExportFormat,
+    },
+    /// Keep this node running and in sync with its peers
+    Serve(ServeArgs),
+    /// Connect to a node once, and end when both hold the same
+    Sync(SyncArgs),
+    /// Show what this node holds and whom it is connected to
+    Status,
+    /// Show two nodes keeping 50 documents of real air traffic equal
+    Demo,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Every row becomes the document COLLECTION:KEY. Rows of one document are applied in the order of the file, one
+change for each row that differs; fields for which a CSV file has no column are left alone. A CSV cell is true
+or false, a decimal number (no exponent, no leading zeros), or text; an empty cell removes the field, and the key
+column is always text. Lines of JSON are objects that replace the document; without --key each line is
+{\"key\": ..., \"value\": ...} as `peat get --json` prints it. An Automerge file is merged into the one document
+that --collection and --key name, by default the file's name without its endings. Gzip is recognised.
+
+A row that cannot be imported is reported with its line and does not stop the others; the exit code is then 7.")]
+pub(crate) struct ImportArgs {
+    /// CSV, JSON lines or a saved Automerge document, gzipped or not; `-` for standard input
+    pub(crate) file: PathBuf,
+    /// The collection of the documents
+    #[arg(long)]
+    pub(crate) collection: Option<String>,
+    /// CSV column or JSON field with the document's id; for an Automerge file the id itself
+    #[arg(long, value_name = "COLUMN")]
+    pub(crate) key: Option<String>,
+    /// What the file is [default: by its ending]
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<ImportFormat>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ImportFormat {
+    Csv,
+    Jsonl,
+    Automerge,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// The current state as JSON
+    Json,
+    /// The whole history as saved Automerge bytes
+    Automerge,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Creates the data directory on first use. The last line on standard output is the command that joins this node
+from another machine. SIGTERM, SIGINT and SIGHUP write what is unwritten and end with exit code 0.")]
+pub(crate) struct ServeArgs {
+    /// Stay connected to the node of this ticket; may be repeated
+    #[arg(long, value_name = "TICKET")]
+    pub(crate) join: Vec<Ticket>,
+    /// Let this node in; may be repeated
+    #[arg(long, value_name = "ID", value_parser = peer)]
+    pub(crate) allow: Vec<PeerId>,
+    /// Let every node in, also strangers
+    #[arg(long)]
+    pub(crate) open: bool,
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
+    /// End when standard input ends, so that the process cannot outlive the one that started it
+    #[arg(long, hide = true)]
+    pub(crate) tied: bool,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct NetworkArgs {
+    /// Listen here instead of on a free port of every interface; may be repeated
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Vec<SocketAddr>,
+    /// Use the public relays of iroh where no direct path exists
+    #[arg(long)]
+    pub(crate) relay: bool,
+    /// Publish and look up addresses through iroh's public discovery
+    #[arg(long)]
+    pub(crate) discovery: bool,
+    /// Ask the router for a port (UPnP, PCP, NAT-PMP)
+    #[arg(long)]
+    pub(crate) port_mapper: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Ends with exit code 0 when the document sets of both sides are proven equal. Creates the data directory on first
+use. While a `peat serve` runs on it, that one connects, and stays connected.")]
+pub(crate) struct SyncArgs {
+    /// What `peat serve` or `peat ticket` printed on the other side
+    pub(crate) ticket: Ticket,
+    /// Give up after so many seconds
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
+}
+
+fn peer(text: &str) -> Result<PeerId, &'static str> {
+    PeerId::from_hex(text).ok_or("an id is 64 hexadecimal digits, as `peat id` prints it")
+}
+
+fn seconds(text: &str) -> Result<Duration, &'static str> {
+    const DAY: f64 = 86_400.0;
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 && seconds <= DAY => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("a number of seconds above 0 and up to 86400"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn seconds_are_positive_and_bounded() {
+        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
+        for bad in ["0", "-1", "NaN", "inf", "1e300", "", "soon"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+}

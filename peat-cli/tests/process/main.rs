@@ -1,0 +1,10 @@
+//! The command as its users meet it: real processes, real stores, real connections.
+
+mod bad_input;
+mod demo;
+mod documents;
+mod harness;
+mod help;
+mod imports;
+mod serving;
+mod syncing;

@@ -1,0 +1,142 @@
+//! Two processes, one state.
+
+use std::net::UdpSocket;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use peat_node::Ticket;
+use serde_json::json;
+
+use crate::harness::{Ended, node, peat, peat_json, serve, temporary};
+
+fn listed(dir: &Path) -> Vec<(String, String)> {
+    let entry = |line: &str| {
+        let entry: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        (entry["key"].to_string(), entry["heads"].to_string())
+    };
+    peat_json(dir, ["ls"]).ok().lines().map(entry).collect()
+}
+
+fn sync(dir: &Path, ticket: &str, more: &[&str]) -> Ended {
+    peat_json(dir, ["sync", ticket].iter().chain(more))
+}
+
+#[test]
+fn one_sync_makes_both_sides_equal() {
+    let (a, b) = (temporary(), node());
+    let serving = serve(a.path(), &[]);
+    serving.peat(["put", "notes:a", r#"{"from":"a"}"#]).ok();
+    peat(b.path(), ["put", "notes:b", r#"{"from":"b"}"#]).ok();
+    let synced = sync(b.path(), &serving.ticket, &[]).json();
+    assert_eq!(
+        (&synced["level"], &synced["documents"], &synced["peer"]),
+        (&true.into(), &2.into(), &serving.id.clone().into())
+    );
+    let of_a = listed(a.path());
+    assert_eq!(of_a.len(), 2);
+    assert_eq!(of_a, listed(b.path()));
+    assert_eq!(serving.peat(["get", "notes:b"]).json(), json!({"from": "b"}));
+    serving.stop();
+    assert_eq!(peat(b.path(), ["get", "notes:a"]).json(), json!({"from": "a"}));
+}
+
+#[test]
+fn a_second_sync_needs_no_invitation_because_the_peer_is_remembered() {
+    let (a, b) = (temporary(), temporary());
+    let serving = serve(a.path(), &[]);
+    sync(b.path(), &serving.ticket, &[]).json();
+    serving.peat(["put", "notes:a", r#"{"n":1}"#]).ok();
+    sync(b.path(), &serving.ticket_without_invitation(), &[]).json();
+    serving.stop();
+    assert_eq!(peat(b.path(), ["get", "notes:a"]).json(), json!({"n": 1}));
+}
+
+#[test]
+fn two_serves_exchange_what_is_written_on_either() {
+    let (a, b) = (temporary(), temporary());
+    let first = serve(a.path(), &[]);
+    let second = serve(b.path(), &["--join", &first.ticket]);
+    first.peat(["put", "notes:x", r#"{"n":1}"#]).ok();
+    second.peat(["put", "notes:y", r#"{"n":2}"#]).ok();
+    // While a serve runs, sync waits until that one is level.
+    sync(b.path(), &first.ticket, &[]).json();
+    assert_eq!(listed(a.path()), listed(b.path()));
+    assert_eq!(first.peat(["get", "notes:y"]).json(), json!({"n": 2}));
+    assert_eq!(second.peat(["get", "notes:x"]).json(), json!({"n": 1}));
+    let status = peat_json(a.path(), ["status"]).json();
+    assert_eq!(status["peers"][0]["id"], second.id);
+    second.stop();
+    first.stop();
+}
+
+#[test]
+fn a_stranger_is_refused_and_told_so() {
+    let (a, b) = (temporary(), temporary());
+    let serving = serve(a.path(), &[]);
+    serving.peat(["put", "notes:secret", r#"{"n":1}"#]).ok();
+    let stranger = serving.ticket_without_invitation();
+    let error = sync(b.path(), &stranger, &["--timeout", "3"]).error(5);
+    assert_eq!(error["code"], "refused");
+    assert_eq!(peat(b.path(), ["ls"]).ok(), "", "a stranger learns nothing");
+    peat(b.path(), ["sync", &stranger, "--timeout", "3"]).failed(5);
+    serving.stop();
+    let id = peat(b.path(), ["id"]).ok().to_owned();
+    let serving = serve(a.path(), &["--allow", &id]);
+    sync(b.path(), &serving.ticket_without_invitation(), &[]).json();
+    serving.stop();
+    assert_eq!(peat(b.path(), ["ls"]).ok(), "notes:secret");
+}
+
+#[test]
+fn an_open_node_lets_strangers_in() {
+    let (a, b) = (temporary(), temporary());
+    let serving = serve(a.path(), &["--open"]);
+    serving.peat(["put", "notes:public", r#"{"n":1}"#]).ok();
+    let ticket: Ticket = serving.ticket.parse().expect("our own ticket");
+    assert_eq!(ticket.invitation, None, "nobody needs one");
+    sync(b.path(), &serving.ticket, &[]).json();
+    serving.stop();
+    assert_eq!(peat(b.path(), ["ls"]).ok(), "notes:public");
+}
+
+#[test]
+fn a_peer_that_is_not_there_is_unreachable_within_the_timeout() {
+    let (a, b) = (temporary(), temporary());
+    let serving = serve(a.path(), &[]);
+    let mut ticket: Ticket = serving.ticket.parse().expect("our own ticket");
+    serving.stop();
+    // A port that stays silent, because we hold it.
+    let silent = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    ticket.addrs = vec![silent.local_addr().expect("bound")];
+    let started = Instant::now();
+    let error = sync(b.path(), &ticket.to_string(), &["--timeout", "2"]).error(5);
+    assert_eq!((&error["code"], &error["retryable"]), (&"unreachable".into(), &true.into()));
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+}
+
+#[test]
+fn another_node_at_the_address_is_not_taken_for_the_peer() {
+    let (a, b, c) = (temporary(), temporary(), temporary());
+    let (wanted, other) = (serve(a.path(), &[]), serve(c.path(), &["--open"]));
+    other.peat(["put", "notes:false", "{\"n\":1}"]).ok();
+    let mut ticket: Ticket = wanted.ticket.parse().expect("our own ticket");
+    ticket.addrs = other.ticket.parse::<Ticket>().expect("our own ticket").addrs;
+    let error = sync(b.path(), &ticket.to_string(), &["--timeout", "2"]).error(5);
+    assert_eq!(error["code"], "unreachable");
+    assert_eq!(peat(b.path(), ["ls"]).ok(), "");
+    other.stop();
+    wanted.stop();
+}
+
+#[test]
+fn a_mistyped_ticket_is_refused_before_anything_is_made() {
+    let (a, b) = (temporary(), temporary());
+    let serving = serve(a.path(), &[]);
+    let mut mistyped = serving.ticket.clone();
+    let last = mistyped.pop().expect("not empty");
+    mistyped.push(if last == 'a' { 'b' } else { 'a' });
+    peat(b.path(), ["sync", &mistyped]).failed(2);
+    peat(b.path(), ["serve", "--join", serving.ticket.get(..20).expect("long")]).failed(2);
+    assert_eq!(std::fs::read_dir(b.path()).expect("readable").count(), 0);
+    serving.stop();
+}

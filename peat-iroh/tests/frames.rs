@@ -1,0 +1,268 @@
+//! What the wire promises while a connection lives: order per lane, urgency between lanes, bounds on both sides.
+
+mod common;
+
+use common::{Side, Streams, pair, rogue, total, within};
+use peat_node::proto::policy::Class;
+use peat_node::proto::{CloseCode, Lane, Role};
+use peat_node::transport::bench::Seen;
+use peat_node::transport::{Outgoing, STREAM_CREDIT};
+
+const BULK: Lane = Lane::Class(Class::Bulk);
+const CRITICAL: Lane = Lane::Class(Class::Critical);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_sides_learn_role_key_address_and_the_same_binding() {
+    let ((dialler, dialled), (listener, accepted)) = pair().await;
+    assert_eq!((dialled.peer, accepted.peer), (listener.id, dialler.id));
+    assert_eq!(dialled.link.role, Role::Dialled);
+    assert_eq!(accepted.link.role, Role::Accepted);
+    assert!(dialled.link.reliable && accepted.link.reliable);
+    assert!(dialled.link.rtt.is_some() && accepted.link.rtt.is_some());
+    assert_eq!(dialled.addr.as_slice(), listener.iroh.addrs());
+    assert_eq!(accepted.addr.as_slice(), dialler.iroh.addrs());
+    assert_eq!(dialled.link.binding, accepted.link.binding);
+    assert_ne!(dialled.link.binding, [0; 32]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_connection_has_another_binding() {
+    let ((dialler, first), (listener, _accepted)) = pair().await;
+    dialler.dial(listener.id, listener.iroh.addrs().to_vec());
+    let second = dialler.connected().await;
+    assert_ne!(first.id, second.id);
+    assert_ne!(first.link.binding, second.link.binding);
+}
+
+/// Frames of a lane, of all sizes up to 4 KiB, each byte telling lane and position.
+fn frames(lane: Lane) -> Vec<Vec<u8>> {
+    let frame = |at: u8| vec![lane.index() as u8 * 40 + at; 1 + usize::from(at) * 105];
+    (0..40).map(frame).collect()
+}
+
+fn everything() -> Vec<Vec<u8>> {
+    let mut lanes: Vec<_> = Lane::ALL.map(|lane| frames(lane).concat()).into();
+    lanes.sort();
+    lanes
+}
+
+fn by_content(streams: Streams) -> Vec<Vec<u8>> {
+    let mut lanes: Vec<_> = streams.into_values().collect();
+    lanes.sort();
+    lanes
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_of_every_lane_arrive_in_order_in_both_directions() {
+    let ((dialler, dialled), (listener, accepted)) = pair().await;
+    for at in 0..40 {
+        for lane in Lane::ALL {
+            dialled.send(lane, frames(lane)[at].clone());
+            accepted.send(lane, frames(lane)[at].clone());
+        }
+    }
+    let size = everything().concat().len();
+    let arrived = listener.collect(&accepted, |it| total(it) == size).await;
+    assert_eq!(by_content(arrived), everything());
+    let answered = dialler.collect(&dialled, |it| total(it) == size).await;
+    assert_eq!(by_content(answered), everything());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_frame_is_reported_as_sent_once_and_with_its_length() {
+    let ((dialler, dialled), (_listener, _accepted)) = pair().await;
+    let lengths = [1, 1000, 70_000];
+    for length in lengths {
+        dialled.send(CRITICAL, vec![7; length]);
+    }
+    for length in lengths {
+        match dialler.next().await {
+            Seen::Sent { conn, bytes } => assert_eq!((conn, bytes), (dialled.id, length)),
+            other => panic!("expected a report of what was sent, got {other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_largest_frame_arrives_whole() {
+    let ((_dialler, dialled), (listener, accepted)) = pair().await;
+    let frame: Vec<u8> = (0..16_usize << 20).map(|at| (at % 251) as u8).collect();
+    dialled.send(BULK, frame.clone());
+    let arrived = listener.collect(&accepted, |it| total(it) == frame.len()).await;
+    assert!(by_content(arrived) == [frame]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stalled_lanes_stop_at_their_credit_and_hold_up_no_other() {
+    let ((dialler, dialled), (listener, accepted)) = pair().await;
+    let classes = &Lane::ALL[1..];
+    for lane in classes {
+        (0..64).for_each(|_| dialled.send(*lane, vec![lane.index() as u8; 64 << 10]));
+    }
+    let mut streams = Streams::new();
+    let full = |it: &Streams| it.values().filter(|it| it.len() >= STREAM_CREDIT).count();
+    while full(&streams) < classes.len() {
+        if let Seen::Received { stream, bytes, .. } = listener.next().await {
+            streams.entry(stream).or_default().extend_from_slice(&bytes);
+        }
+    }
+    // Control flows both ways while five lanes stall.
+    dialled.send(Lane::Control, "ping");
+    accepted.send(Lane::Control, "pong");
+    loop {
+        match listener.next().await {
+            Seen::Received { bytes, .. } if bytes == "ping" => break,
+            Seen::Sent { .. } => {}
+            other => panic!("read beyond the credit: {other:?}"),
+        }
+    }
+    let mut sent = 0;
+    loop {
+        match dialler.next().await {
+            Seen::Sent { bytes, .. } => sent += bytes,
+            Seen::Received { bytes, .. } if bytes == "pong" => break,
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+    // What is neither read nor with the sender's core is in QUIC: a window per stream.
+    let windows = classes.len() * (STREAM_CREDIT + (256 << 10)) + "ping".len();
+    assert!(sent <= windows, "{sent} bytes counted as sent, {windows} expected at most");
+    assert!(streams.values().all(|it| it.len() == STREAM_CREDIT));
+
+    // One lane's credit sets that lane free, and only that.
+    let freed = *streams.keys().next().expect("five streams");
+    accepted.tell(Outgoing::Credit { stream: freed, bytes: 64 * (64 << 10) });
+    let mut arrived = STREAM_CREDIT;
+    while arrived < 64 * (64 << 10) {
+        match listener.next().await {
+            Seen::Received { stream, bytes, .. } => {
+                assert_eq!(stream, freed);
+                arrived += bytes.len();
+            }
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_critical_frame_overtakes_bulk_that_was_queued_before_it() {
+    let ((_dialler, dialled), (listener, accepted)) = pair().await;
+    let (count, length) = (256, 64 << 10);
+    (0..count).for_each(|_| dialled.send(BULK, vec![0; length]));
+    dialled.send(CRITICAL, vec![1]);
+    let arrived = listener.collect(&accepted, |it| it.values().any(|it| it == &[1])).await;
+    let bulk = total(&arrived) - 1;
+    assert!(bulk < count * length / 2, "{bulk} bytes of bulk came first");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_stream_is_told_from_its_reset() {
+    let side = Side::new(2).await;
+    let (_endpoint, connection, conn) = rogue(&side).await;
+    let mut ended = connection.open_uni().await.expect("room for streams");
+    ended.write_all(b"whole").await.expect("connected");
+    ended.finish().expect("still open");
+    let (mut bytes, mut fin) = (Vec::new(), false);
+    while !fin {
+        match side.next().await {
+            Seen::Received { conn: on, bytes: more, fin: end, .. } => {
+                assert_eq!(on, conn.id);
+                bytes.extend_from_slice(&more);
+                fin = end;
+            }
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+    assert_eq!(bytes, b"whole");
+
+    let mut torn = connection.open_uni().await.expect("room for streams");
+    torn.write_all(b"to").await.expect("connected");
+    let first = match side.next().await {
+        Seen::Received { stream, fin: false, .. } => stream,
+        other => panic!("unexpected {other:?}"),
+    };
+    torn.reset(7_u32.into()).expect("still open");
+    match side.next().await {
+        Seen::Reset { conn: on, stream } => assert_eq!((on, stream), (conn.id, first)),
+        other => panic!("unexpected {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_stream_tells_its_sender_the_code_and_is_read_no_further() {
+    let side = Side::new(2).await;
+    let (_endpoint, connection, conn) = rogue(&side).await;
+    let mut stream = connection.open_uni().await.expect("room for streams");
+    stream.write_all(b"x").await.expect("connected");
+    let id = match side.next().await {
+        Seen::Received { stream, .. } => stream,
+        other => panic!("unexpected {other:?}"),
+    };
+    let code = CloseCode::TooLarge;
+    conn.tell(Outgoing::Stop { stream: id, code });
+    let stopped = within(stream.stopped()).await.expect("connected");
+    assert_eq!(stopped, Some(code.code().into()));
+    // The connection lives on.
+    let mut other = connection.open_uni().await.expect("room for streams");
+    other.write_all(b"y").await.expect("connected");
+    match side.next().await {
+        Seen::Received { stream, bytes, .. } => assert!(stream != id && bytes == "y"),
+        other => panic!("unexpected {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lane_that_the_peer_stops_is_reported_and_goes_on_with_its_next_frame() {
+    let side = Side::new(2).await;
+    let (_endpoint, connection, conn) = rogue(&side).await;
+    for round in 0..20 {
+        // Stopped while idle, and in the middle of a frame that is larger than all buffers on its way.
+        let length = if round % 2 == 0 { 100 } else { 16 << 20 };
+        conn.send(CRITICAL, vec![round; length]);
+        let mut stream = within(connection.accept_uni()).await.expect("a lane");
+        let mut bytes = [0; 100];
+        within(stream.read_exact(&mut bytes)).await.expect("connected");
+        assert_eq!(bytes, [round; 100]);
+        stream.stop(CloseCode::TooLarge.code().into()).expect("still open");
+        let mut reports = [side.next().await, side.next().await].map(|it| format!("{it:?}"));
+        reports.sort();
+        let id = conn.id;
+        let stopped = Seen::Stopped { conn: id, lane: CRITICAL };
+        let sent = Seen::Sent { conn: id, bytes: length };
+        assert_eq!(reports, [sent, stopped].map(|it| format!("{it:?}")));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn surplus_and_bidirectional_streams_are_not_granted_and_do_no_harm() {
+    let side = Side::new(2).await;
+    let (_endpoint, connection, _conn) = rogue(&side).await;
+    let bidirectional = tokio::spawn({
+        let connection = connection.clone();
+        async move { connection.open_bi().await.map(drop) }
+    });
+    let mut streams = Vec::new();
+    for at in 0..16_u8 {
+        let mut stream = within(connection.open_uni()).await.expect("room for streams");
+        stream.write_all(&[at]).await.expect("connected");
+        streams.push(stream);
+        assert!(matches!(side.next().await, Seen::Received { bytes, .. } if bytes == vec![at]));
+    }
+    let surplus = tokio::spawn({
+        let connection = connection.clone();
+        async move { connection.open_uni().await.map(drop) }
+    });
+    // Datagrams are refused where they would be sent.
+    assert!(connection.send_datagram("junk".into()).is_err());
+    // A round trip later both still wait.
+    let mut first = streams.swap_remove(0);
+    first.write_all(b"still here").await.expect("connected");
+    assert!(matches!(side.next().await, Seen::Received { bytes, .. } if bytes == "still here"));
+    assert!(!bidirectional.is_finished() && !surplus.is_finished());
+    // Streams that end make room for others; QUIC says so for several at once.
+    first.finish().expect("still open");
+    drop(streams);
+    let opened = within(surplus).await.expect("no panic");
+    assert!(opened.is_ok());
+    assert!(!bidirectional.is_finished());
+}

@@ -1,0 +1,203 @@
+//! How connections and endpoints begin and end.
+
+mod common;
+
+use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use common::{Side, bare, loopback, pair, peer, rogue, within};
+use iroh::endpoint::{ApplicationClose, ConnectionError};
+use iroh::{EndpointAddr, EndpointId};
+use peat_iroh::{BindError, Iroh, Options, Relay};
+use peat_node::proto::CloseCode;
+use peat_node::transport::bench::{Bench, Seen};
+use peat_node::transport::{ALPN, Dial, Outgoing};
+
+/// An address that takes packets and never answers, for as long as the socket lives.
+fn silence() -> (UdpSocket, SocketAddr) {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback is there");
+    let addr = socket.local_addr().expect("bound");
+    (socket, addr)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_key_at_the_address_fails_the_dial_at_once() {
+    let (dialler, listener) = (Side::new(1).await, Side::new(2).await);
+    dialler.dial(peer(3), listener.iroh.addrs().to_vec());
+    assert!(matches!(dialler.next().await, Seen::DialFailed { peer: p } if p == peer(3)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dial_without_address_or_to_a_broken_key_fails() {
+    let dialler = Side::new(1).await;
+    let broken = peat_node::PeerId([2; 32]);
+    assert!(EndpointId::from_bytes(broken.as_bytes()).is_err());
+    for whom in [peer(3), broken, dialler.id] {
+        dialler.dial(whom, Vec::new());
+        assert!(matches!(dialler.next().await, Seen::DialFailed { peer } if peer == whom));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dial_into_silence_fails_in_time_and_once_for_two_wishes() {
+    let handshake_timeout = Duration::from_millis(500);
+    let options = Options { handshake_timeout, ..loopback() };
+    let dialler = Side::with(1, options).await;
+    let (_socket, addr) = silence();
+    dialler.dial(peer(3), vec![addr]);
+    dialler.dial(peer(3), vec![addr]);
+    assert!(matches!(dialler.next().await, Seen::DialFailed { .. }));
+    within(dialler.iroh.close()).await;
+    assert!(matches!(within(dialler.bench.next()).await, Seen::Detached));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_address_does_not_keep_a_dial_from_the_right_one() {
+    let (dialler, listener) = (Side::new(1).await, Side::new(2).await);
+    let (_socket, dead) = silence();
+    dialler.dial(listener.id, [&[dead], listener.iroh.addrs()].concat());
+    assert_eq!(dialler.connected().await.peer, listener.id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_code_of_a_closed_connection_arrives_and_its_wire_is_dropped() {
+    let side = Side::new(2).await;
+    let (_endpoint, connection, conn) = rogue(&side).await;
+    conn.tell(Outgoing::Close { code: CloseCode::NotAdmitted });
+    match within(connection.closed()).await {
+        ConnectionError::ApplicationClosed(ApplicationClose { error_code, .. }) => {
+            assert_eq!(error_code, CloseCode::NotAdmitted.code().into());
+        }
+        other => panic!("expected a code, got {other:?}"),
+    }
+    assert!(matches!(side.next().await, Seen::Disconnected { conn: id, code: None } if id == conn.id));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_code_with_which_a_peer_closes_is_reported() {
+    let side = Side::new(2).await;
+    let (_endpoint, connection, conn) = rogue(&side).await;
+    connection.close(7_u32.into(), b"");
+    assert!(matches!(side.next().await, Seen::Disconnected { conn: id, code: Some(7) } if id == conn.id));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn closing_an_endpoint_tells_its_peers_and_its_node() {
+    let ((dialler, dialled), (listener, accepted)) = pair().await;
+    let address = dialler.iroh.addrs().to_vec();
+    assert_eq!(dialler.bench.addrs(), address);
+    within(dialler.iroh.close()).await;
+    let gone = within(dialler.bench.next()).await;
+    assert!(matches!(gone, Seen::Disconnected { conn, .. } if conn == dialled.id));
+    assert!(matches!(within(dialler.bench.next()).await, Seen::Detached));
+    assert!(dialler.bench.addrs().is_empty());
+    assert!(matches!(listener.next().await, Seen::Disconnected { conn, .. } if conn == accepted.id));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_closes_says_why_and_takes_its_endpoint_with_it() {
+    let side = Side::new(2).await;
+    let (_endpoint, connection, conn) = rogue(&side).await;
+    conn.tell(Outgoing::Close { code: CloseCode::Exhausted });
+    drop(side.bench);
+    match within(connection.closed()).await {
+        ConnectionError::ApplicationClosed(close) => {
+            assert_eq!(close.error_code, CloseCode::Exhausted.code().into());
+        }
+        other => panic!("expected a code, got {other:?}"),
+    }
+    within(side.iroh.close()).await;
+}
+
+#[test]
+fn a_program_without_a_runtime_can_serve_and_close() {
+    let (port, bench) = Bench::new([1; 32]);
+    let iroh = Iroh::spawn(port, loopback()).expect("loopback is there");
+    let (other_port, other) = Bench::new([2; 32]);
+    let listener = Iroh::spawn(other_port, loopback()).expect("loopback is there");
+    let addrs = listener.addrs().to_vec();
+    bench.dial(Dial { peer: peer(2), addrs });
+    let next = |bench: &Bench| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        runtime.expect("a runtime").block_on(within(bench.next()))
+    };
+    assert!(matches!(next(&bench), Seen::Connected { peer: it, .. } if it == peer(2)));
+    iroh.close_blocking();
+    assert!(matches!(next(&other), Seen::Connected { peer: it, .. } if it == peer(1)));
+    assert!(matches!(next(&other), Seen::Disconnected { .. }));
+    // Dropping closes too, in the background.
+    drop(listener);
+    assert!(matches!(next(&other), Seen::Detached));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_that_listens_everywhere_reports_addresses_that_can_be_dialled() {
+    let (dialler, listener) = (Side::with(1, Options::default()).await, Side::with(2, Options::default()).await);
+    let addrs = listener.bench.addrs();
+    assert!(addrs.iter().all(|addr| !addr.ip().is_unspecified() && addr.port() != 0));
+    dialler.dial(listener.id, addrs);
+    assert_eq!(dialler.connected().await.peer, listener.id);
+}
+
+#[tokio::test]
+async fn what_cannot_be_bound_is_named() {
+    let (_socket, taken) = silence();
+    let refused = |options| async { Iroh::bind(Bench::new([1; 32]).0, options).await.err() };
+    let error = refused(Options { listen: vec![taken], ..loopback() }).await;
+    assert!(matches!(error, Some(BindError::Endpoint(_))));
+    let relay = Relay::Urls(vec!["no url".into()]);
+    let error = refused(Options { relay, ..loopback() }).await;
+    assert!(matches!(error, Some(BindError::Relay(url)) if url == "no url"));
+    let second = SocketAddr::from(([127, 0, 0, 2], 0));
+    let mut listen = loopback().listen;
+    listen.push(second);
+    let error = refused(Options { listen, ..loopback() }).await;
+    assert!(matches!(error, Some(BindError::Listen { addr, .. }) if addr == second));
+}
+
+/// First packets of as many connections, as a rogue would repeat them under false addresses.
+async fn first_packets(to: EndpointId, count: usize) -> Vec<Vec<u8>> {
+    let sink = tokio::net::UdpSocket::bind("127.0.0.1:0").await.expect("loopback is there");
+    let addr = EndpointAddr::new(to).with_ip_addr(sink.local_addr().expect("bound"));
+    let endpoint = bare(8).await;
+    let mut packets: Vec<Vec<u8>> = Vec::new();
+    for _ in 0..count {
+        let connecting = tokio::spawn({
+            let (endpoint, addr) = (endpoint.clone(), addr.clone());
+            async move { endpoint.connect(addr, ALPN).await.map(drop) }
+        });
+        // A packet of an earlier attempt may come again; each attempt has its own connection id, right behind the version.
+        loop {
+            let mut packet = vec![0; 2048];
+            let length = within(sink.recv(&mut packet)).await.expect("bound");
+            packet.truncate(length);
+            let id = |packet: &[u8]| packet[5..14].to_vec();
+            if packet[0] & 0x80 != 0 && packets.iter().all(|it| id(it) != id(&packet)) {
+                packets.push(packet);
+                break;
+            }
+        }
+        connecting.abort();
+    }
+    endpoint.close().await;
+    packets
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn first_packets_under_false_addresses_do_not_keep_others_out() {
+    let side = Side::new(2).await;
+    let id = EndpointId::from_bytes(side.id.as_bytes()).expect("a key");
+    let mut liars = Vec::new();
+    for packet in first_packets(id, 100).await {
+        let (socket, _) = silence();
+        socket.send_to(&packet, side.iroh.addrs()[0]).expect("loopback is there");
+        liars.push(socket);
+    }
+    // Each of them was answered: by a handshake that will never end, or by a demand to prove the address.
+    for socket in &liars {
+        socket.set_read_timeout(Some(Duration::from_secs(10))).expect("a valid time");
+        socket.recv(&mut [0; 2048]).expect("an answer");
+    }
+    let (_endpoint, _connection, conn) = rogue(&side).await;
+    assert_eq!(conn.peer, peer(9));
+}

@@ -1,0 +1,67 @@
+//! Which documents stay in memory.
+
+use std::collections::BTreeMap;
+
+use crate::doc::document::Live;
+use crate::id::DocId;
+
+/// The loaded documents in the order of their last use, and what they weigh.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    budget: usize,
+    bytes: usize,
+    clock: u64,
+    order: BTreeMap<u64, (DocId, usize)>,
+}
+
+impl Cache {
+    pub(crate) fn new(budget: usize) -> Self {
+        Self { budget, bytes: 0, clock: 0, order: BTreeMap::new() }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Counts a document that came into memory.
+    pub(crate) fn insert(&mut self, doc: &DocId, live: &mut Live) {
+        self.clock += 1;
+        live.used = self.clock;
+        self.bytes = self.bytes.saturating_add(live.memory);
+        self.order.insert(live.used, (doc.clone(), live.memory));
+    }
+
+    /// Stops counting a document that leaves memory.
+    pub(crate) fn remove(&mut self, live: &Live) {
+        if let Some((_, memory)) = self.order.remove(&live.used) {
+            self.bytes = self.bytes.saturating_sub(memory);
+        }
+    }
+
+    /// Notes a use, and the document's weight now.
+    pub(crate) fn touch(&mut self, doc: &DocId, live: &mut Live) {
+        self.remove(live);
+        self.insert(doc, live);
+    }
+
+    /// Offers the documents that were used longest ago to `let_go`, until the budget holds; it answers the bytes it freed,
+    /// or `None` for a document that must stay. Looks at no more than 64 that must stay in one call.
+    pub(crate) fn shrink(&mut self, mut let_go: impl FnMut(&DocId) -> Option<usize>) {
+        let mut staying = 0;
+        let mut from = 0;
+        while self.bytes > self.budget && staying < 64 {
+            let Some((&used, (doc, memory))) = self.order.range(from..).next() else { return };
+            from = used + 1;
+            if let_go(doc).is_some() {
+                self.bytes = self.bytes.saturating_sub(*memory);
+                self.order.remove(&used);
+            } else {
+                staying += 1;
+            }
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! Automerge documents as histories: parsing, merging, and asking what a frontier lacks. The one file that makes
+//! `Automerge` values, so that each has its actor set.
+#![allow(clippy::disallowed_methods)]
+
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use automerge::{ActorId, Automerge, Change, ChangeHash, LoadOptions, ReadDoc, TextEncoding};
+use bytes::Bytes;
+
+use crate::admit::admit;
+use crate::config::AdmitLimits;
+use crate::heads::Heads;
+use crate::id::{ConnId, EditId, PeerId};
+use crate::io::Refusal;
+use crate::store::Record;
+
+/// Changes for one document, and where they came from.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    pub(crate) source: Source,
+    pub(crate) payload: Payload,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    Peer(ConnId, PeerId),
+    Import(EditId),
+    /// Our own unsaved changes, brought back after a failed merge.
+    Restore,
+}
+
+#[derive(Debug)]
+pub(crate) enum Payload {
+    /// Change chunks in causal order.
+    Changes(Vec<Bytes>),
+    /// A saved document, or saved document and change chunks behind each other.
+    Saved(Bytes),
+}
+
+impl Payload {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Changes(chunks) => chunks.iter().map(Bytes::len).sum(),
+            Self::Saved(bytes) => bytes.len(),
+        }
+    }
+}
+
+/// What a merge did.
+#[derive(Debug)]
+pub(crate) struct Merged {
+    /// The new changes in causal order, with their dependencies.
+    pub(crate) added: Vec<(ChangeHash, Vec<ChangeHash>)>,
+    /// Their bytes, as they go into the store.
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) reports: Vec<Report>,
+    /// Automerge failed in the middle: the document may not be used any more.
+    pub(crate) broken: bool,
+}
+
+/// What became of one [`Incoming`].
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) source: Source,
+    /// How many of its changes were new and how many known, or why none was applied.
+    pub(crate) outcome: Result<(u64, u64), Refusal>,
+    /// The heads of a saved document that arrived.
+    pub(crate) heads: Option<Heads>,
+    /// Bytes of the payload.
+    pub(crate) size: usize,
+}
+
+/// An empty document that writes as `actor`.
+pub(crate) fn blank(actor: &ActorId) -> Automerge {
+    Automerge::new_with_encoding(TextEncoding::platform_default()).with_actor(actor.clone())
+}
+
+/// Parses chunks of our own store.
+pub(crate) fn parse(chunks: &[Bytes], actor: &ActorId) -> Option<Automerge> {
+    let joined;
+    let bytes = match chunks {
+        [one] => one.as_ref(),
+        several => {
+            joined = several.concat();
+            joined.as_slice()
+        }
+    };
+    let doc = catch_unwind(|| Automerge::load_with_options(bytes, LoadOptions::new())).ok()?.ok()?;
+    Some(doc.with_actor(actor.clone()))
+}
+
+/// Saves the part of the history that lies behind `at`; all of it without.
+pub(crate) fn save(doc: &Automerge, at: Option<&Heads>) -> Vec<u8> {
+    match at {
+        None => doc.save(),
+        Some(heads) => doc.fork_at(heads.as_slice()).map_or_else(|_| Vec::new(), |fork| fork.save()),
+    }
+}
+
+/// The document without what came after `heads`.
+pub(crate) fn rolled_back(doc: &Automerge, heads: &[ChangeHash], actor: &ActorId) -> Option<Automerge> {
+    let mut fork = doc.fork_at(heads).ok()?;
+    fork.set_actor(actor.clone());
+    Some(fork)
+}
+
+/// Whether the history contains this change.
+pub(crate) fn knows(doc: &Automerge, hash: &ChangeHash) -> bool {
+    doc.get_change_meta_by_hash(hash).is_some()
+}
+
+/// Hashes that tell another replica how much of the history this one has: the frontier's ancestors at distances 1, 2,
+/// 4 … along first parents. A replica that lags by n changes recognises one at most 2n back. The walk ends after
+/// 1,024 steps (0.5 ms): who lags by more is better served with a snapshot.
+pub(crate) fn sample(doc: &Automerge, from: &Heads) -> Vec<ChangeHash> {
+    const STEPS: u32 = 1024;
+    let mut hashes = Vec::new();
+    let mut cursor = from.as_slice().first().copied();
+    for step in 1..=STEPS {
+        let parents = cursor.and_then(|hash| doc.get_change_meta_by_hash(&hash)).map(|meta| meta.deps);
+        cursor = parents.and_then(|deps| deps.iter().min().copied());
+        match cursor {
+            Some(hash) if step.is_power_of_two() => hashes.push(hash),
+            Some(_) => {}
+            None => break,
+        }
+    }
+    hashes
+}
+
+/// Merges everything that arrived for a document, in one application: applying costs in proportion to the history, so
+/// batching is what makes it cheap. Refused input leaves the document as it was and costs its neighbours nothing.
+pub(crate) fn merge(doc: &mut Automerge, incoming: Vec<Incoming>, limits: &AdmitLimits) -> Merged {
+    let mut merged = Merged { added: Vec::new(), bytes: Vec::new(), reports: Vec::new(), broken: false };
+    let mut batch: Vec<Change> = Vec::new();
+    let mut chosen = BTreeSet::new();
+    for Incoming { source, payload } in incoming {
+        let size = payload.len();
+        let trusted = source == Source::Restore;
+        let (outcome, heads) = match changes_of(doc, payload, limits, trusted) {
+            Ok(Parsed { changes, heads, known }) => {
+                let outcome = choose(doc, changes, &mut batch, &mut chosen);
+                (outcome.map(|(new, seen)| (new, seen + known)), heads)
+            }
+            Err(refusal) => (Err(refusal), None),
+        };
+        merged.reports.push(Report { source, outcome, heads, size });
+    }
+    if batch.is_empty() {
+        return merged;
+    }
+    if let Err(refusal) = room(doc, &batch, limits) {
+        refuse_all(&mut merged, refusal);
+        return merged;
+    }
+    let applied = catch_unwind(AssertUnwindSafe(|| doc.apply_changes(batch.iter().cloned())));
+    match applied {
+        Ok(Ok(())) => {}
+        // Refused by Automerge before anything was touched.
+        Ok(Err(automerge::AutomergeError::DuplicateSeqNumber(..))) => {
+            refuse_all(&mut merged, Refusal::Invalid);
+            return merged;
+        }
+        Ok(Err(_)) | Err(_) => {
+            merged.broken = true;
+            refuse_all(&mut merged, Refusal::Invalid);
+            return merged;
+        }
+    }
+    for change in &batch {
+        merged.bytes.extend_from_slice(change.raw_bytes());
+        merged.added.push((change.hash(), change.deps().to_vec()));
+    }
+    merged
+}
+
+struct Parsed {
+    changes: Vec<Change>,
+    heads: Option<Heads>,
+    known: u64,
+}
+
+fn changes_of(doc: &Automerge, payload: Payload, limits: &AdmitLimits, trusted: bool) -> Result<Parsed, Refusal> {
+    let check = |bytes: &[u8]| if trusted { Ok(()) } else { admit(bytes, limits).map(|_| ()) };
+    match payload {
+        Payload::Saved(bytes) => {
+            check(&bytes)?;
+            saved_changes(doc, &bytes)
+        }
+        Payload::Changes(chunks) => {
+            let mut parsed = Parsed { changes: Vec::new(), heads: None, known: 0 };
+            for chunk in chunks {
+                check(&chunk)?;
+                match Change::try_from(chunk.as_ref()) {
+                    Ok(change) => parsed.changes.push(change),
+                    // Automerge's own second message version nests whole documents and runs of changes here.
+                    Err(_) => {
+                        let nested = saved_changes(doc, &chunk)?;
+                        parsed.known += nested.known;
+                        parsed.changes.extend(nested.changes);
+                    }
+                }
+            }
+            Ok(parsed)
+        }
+    }
+}
+
+fn saved_changes(doc: &Automerge, bytes: &[u8]) -> Result<Parsed, Refusal> {
+    let loaded = catch_unwind(|| Automerge::load_with_options(bytes, LoadOptions::new()));
+    let Ok(Ok(saved)) = loaded else { return Err(Refusal::Invalid) };
+    if !saved.get_missing_deps(&[]).is_empty() {
+        return Err(Refusal::MissingChanges);
+    }
+    let changes = doc.get_changes_added(&saved);
+    let total = saved.stats().num_changes;
+    let known = total.saturating_sub(u64::try_from(changes.len()).unwrap_or(u64::MAX));
+    Ok(Parsed { changes: in_causal_order(changes), heads: Some(Heads::new(saved.get_heads())), known })
+}
+
+/// `get_changes_added` promises something close to a topological order; this makes it one.
+fn in_causal_order(changes: Vec<Change>) -> Vec<Change> {
+    let mut waiting: BTreeSet<ChangeHash> = changes.iter().map(Change::hash).collect();
+    if changes.iter().all(|change| {
+        waiting.remove(&change.hash());
+        !change.deps().iter().any(|dep| waiting.contains(dep))
+    }) {
+        return changes;
+    }
+    let mut by_hash: std::collections::BTreeMap<ChangeHash, Change> =
+        changes.into_iter().map(|change| (change.hash(), change)).collect();
+    let mut ordered = Vec::with_capacity(by_hash.len());
+    while let Some(start) = by_hash.keys().next().copied() {
+        let mut stack = vec![start];
+        while let Some(hash) = stack.last().copied() {
+            let open =
+                by_hash.get(&hash).and_then(|change| change.deps().iter().find(|dep| by_hash.contains_key(*dep)));
+            match open {
+                Some(dep) => stack.push(*dep),
+                None => {
+                    stack.pop();
+                    ordered.extend(by_hash.remove(&hash));
+                }
+            }
+        }
+    }
+    ordered
+}
+
+/// Adds to the batch what is new and follows from what is known.
+fn choose(
+    doc: &Automerge,
+    changes: Vec<Change>,
+    batch: &mut Vec<Change>,
+    chosen: &mut BTreeSet<ChangeHash>,
+) -> Result<(u64, u64), Refusal> {
+    let (mut new, mut known, mut orphans) = (0, 0, 0_u64);
+    for change in changes {
+        let hash = change.hash();
+        if chosen.contains(&hash) || knows(doc, &hash) {
+            known += 1;
+        } else if change.deps().iter().all(|dep| chosen.contains(dep) || knows(doc, dep)) {
+            chosen.insert(hash);
+            batch.push(change);
+            new += 1;
+        } else {
+            orphans += 1;
+        }
+    }
+    // What stood on firm ground is applied even if the rest did not; the sender learns it from our heads.
+    if new + known == 0 && orphans > 0 { Err(Refusal::MissingChanges) } else { Ok((new, known)) }
+}
+
+fn room(doc: &Automerge, batch: &[Change], limits: &AdmitLimits) -> Result<(), Refusal> {
+    let stats = doc.stats();
+    let operations = batch.iter().fold(stats.num_ops, |sum, change| sum.saturating_add(change.len() as u64));
+    let changes = stats.num_changes.saturating_add(batch.len() as u64);
+    if operations > limits.operations || changes > limits.changes || stats.num_actors > limits.actors {
+        return Err(Refusal::TooLarge);
+    }
+    let added: Vec<_> = batch.iter().map(|change| (change.hash(), change.deps())).collect();
+    let heads = Heads::new(doc.get_heads()).advanced(added);
+    if heads.len() > Record::MAX_HEADS { Err(Refusal::TooManyHeads) } else { Ok(()) }
+}
+
+fn refuse_all(merged: &mut Merged, refusal: Refusal) {
+    for report in &mut merged.reports {
+        if report.outcome.is_ok_and(|(new, _)| new > 0) {
+            report.outcome = Err(refusal);
+        }
+    }
+}
+
+/// What loading costs in memory, measured on Automerge 0.12: 12 kB for any document, 100 B per change and 24 B per
+/// operation (lessons, sizes).
+pub(crate) fn memory_of(doc: &Automerge) -> usize {
+    let stats = doc.stats();
+    let variable = stats.num_changes.saturating_mul(100).saturating_add(stats.num_ops.saturating_mul(24));
+    12_000_usize.saturating_add(usize::try_from(variable).unwrap_or(usize::MAX))
+}

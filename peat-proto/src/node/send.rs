@@ -1,0 +1,247 @@
+//! What leaves on a connection: made when it can be sent, from what holds then.
+
+use std::ops::Bound;
+
+use bytes::Bytes;
+
+use super::Node;
+use crate::id::{ConnId, DocId};
+use crate::io::{Lane, Output};
+use crate::peer::connection::CONTROL_BYTES;
+use crate::policy::Class;
+use crate::sync::exchange::{Exchange, Message, Step, statement};
+use crate::wire::{Batch, BatchBuilder, Body, Entry};
+use crate::wire::{Label, Payload, encode_frame};
+
+/// Documents that a list passes over in one go without finding one to name.
+const LIST_STEP: usize = 1024;
+
+/// Exchanges that a push to an empty peer keeps under way: their documents are loaded and sent meanwhile.
+const PUSH_AHEAD: usize = 128;
+
+/// Entries of one frame and what they add up to.
+#[derive(Default)]
+struct Filling {
+    entries: Vec<Entry>,
+    bytes: usize,
+    data: bool,
+}
+
+impl Node {
+    /// The next frame that has credit, if any: connections in turn, within one the most important class whose share is
+    /// not used up.
+    pub(super) fn next_frame(&mut self) -> Option<Output> {
+        let behind = (Bound::Excluded(self.turn), Bound::Unbounded);
+        let mut order: Vec<ConnId> = self.conns.range(behind).map(|(id, _)| *id).collect();
+        order.extend(self.conns.range(..=self.turn).map(|(id, _)| *id));
+        order.into_iter().find_map(|id| {
+            let (lane, frame, data) = self.frame_for(id)?;
+            self.turn = id;
+            let conn = self.conns.get_mut(&id)?;
+            conn.window.send(self.now.mono, frame.len());
+            for traffic in [&mut conn.traffic, &mut self.stats.traffic] {
+                traffic.frames_sent += 1;
+                traffic.bytes_sent += frame.len() as u64;
+                traffic.data_sent += u64::from(data);
+            }
+            Some(Output::Send { conn: id, lane, frame })
+        })
+    }
+
+    fn frame_for(&mut self, id: ConnId) -> Option<(Lane, Bytes, bool)> {
+        let conn = self.conns.get_mut(&id)?;
+        if conn.window.is_open(CONTROL_BYTES) {
+            if let Some(frame) = conn.control.pop_front() {
+                return Some((Lane::Control, frame, false));
+            }
+            if conn.is_serving() && conn.survey.due.is_some_and(|due| due <= self.now.mono) {
+                let summary = conn.survey.say(self.docs.count(), self.docs.digest());
+                return Some((Lane::Control, summary.frame(), false));
+            }
+        }
+        if !conn.is_serving() || !conn.window.is_open(0) {
+            return None;
+        }
+        if let Some((lane, frame)) = conn.overhang.take() {
+            return Some((lane, frame, true));
+        }
+        loop {
+            let conn = self.conns.get_mut(&id)?;
+            let waits = |class: Class| {
+                conn.has_queued(class) || conn.survey.listing.as_ref().is_some_and(|listing| listing.waits(class))
+            };
+            let class = conn.shares.pick(waits)?;
+            let before =
+                (conn.queue.len(), conn.survey.listing.as_ref().and_then(|listing| listing.behind(class).cloned()));
+            if let Some((frame, data)) = self.class_frame(id, class) {
+                let conn = self.conns.get_mut(&id)?;
+                let waits: Vec<Class> = Class::ALL.into_iter().filter(|class| conn.has_queued(*class)).collect();
+                conn.shares.charge(class, frame.len(), |class| waits.contains(&class));
+                return Some((Lane::Class(class), frame, data));
+            }
+            let conn = self.conns.get(&id)?;
+            let listing = conn.survey.listing.as_ref();
+            let after = (conn.queue.len(), listing.and_then(|listing| listing.behind(class).cloned()));
+            // A push that waits for its exchanges makes no progress now and is no reason to go on.
+            if before == after && listing.is_some_and(|listing| listing.waits(class)) {
+                return None;
+            }
+        }
+    }
+
+    /// One frame of one class: what its exchanges have to say, then the list.
+    fn class_frame(&mut self, id: ConnId, class: Class) -> Option<(Bytes, bool)> {
+        let conn = self.conns.get_mut(&id)?;
+        let target = conn.window.frame_bytes(self.config.frame_bytes);
+        let mut filling = Filling::default();
+        while filling.bytes < target {
+            let Some(doc) = self.conns.get_mut(&id)?.dequeue(class) else { break };
+            let Some((body, data)) = self.speak(id, class, &doc, target) else { continue };
+            let entry = Entry { doc, body };
+            let len = entry.encoded_len();
+            if len > target && !filling.entries.is_empty() {
+                // Too large to share a frame: it goes next.
+                let frame = single(&entry)?;
+                self.conns.get_mut(&id)?.overhang = Some((Lane::Class(class), frame));
+                break;
+            }
+            filling.bytes += len;
+            filling.data |= data;
+            filling.entries.push(entry);
+        }
+        if filling.bytes < target {
+            self.list(id, class, target, &mut filling);
+        }
+        self.pack(filling)
+    }
+
+    fn pack(&mut self, filling: Filling) -> Option<(Bytes, bool)> {
+        match filling.entries.as_slice() {
+            [] => None,
+            [entry] => Some((single(entry)?, filling.data)),
+            entries => {
+                self.next_batch += 1;
+                let id = (self.boot << 40) | (self.next_batch & ((1 << 40) - 1));
+                let most = self.config.max_batch.min(filling.bytes + Batch::HEADER + 64);
+                let mut batch = BatchBuilder::new(id, self.now.unix_ms, Batch::DEFAULT_TTL, most);
+                let all = entries.iter().all(|entry| batch.push(entry));
+                debug_assert!(all, "a batch has room for what was counted");
+                Some((batch.frame(), filling.data))
+            }
+        }
+    }
+
+    /// What one exchange says now, if anything.
+    fn speak(&mut self, id: ConnId, class: Class, doc: &DocId, target: usize) -> Option<(Body, bool)> {
+        let snapshot_bytes = self.config.max_snapshot;
+        let conn = self.conns.get_mut(&id)?;
+        let view = self.docs.view(doc);
+        let step = conn.exchanges.get_mut(doc)?.step(&view, target, snapshot_bytes);
+        match step {
+            Step::Settled => {
+                self.settle_exchange(id, class, doc);
+                None
+            }
+            Step::SayAndSettle(delta) => {
+                self.settle_exchange(id, class, doc);
+                Some((Body::Delta(delta.encode()), false))
+            }
+            Step::Say { message, expects, more } => {
+                let tries = conn.exchanges.get(doc).map_or(0, |exchange| exchange.tries);
+                let conn = self.conns.get(&id)?;
+                let deadline = expects.then(|| self.now.mono + self.patience(conn, tries));
+                let conn = self.conns.get_mut(&id)?;
+                conn.set_deadline(doc, deadline);
+                if more {
+                    conn.enqueue(class, doc);
+                }
+                self.docs.touch(doc);
+                Some(match message {
+                    Message::Snapshot(bytes) => (Body::Snapshot(bytes), true),
+                    Message::Delta(delta) => {
+                        let data = !delta.changes.is_empty();
+                        (Body::Delta(delta.encode()), data)
+                    }
+                })
+            }
+            Step::Wait => None,
+            Step::NeedContent => {
+                self.docs.await_content(doc, id);
+                None
+            }
+            Step::NeedSaved => {
+                self.docs.await_saved(doc, id);
+                None
+            }
+            Step::Hopeless => {
+                conn.end_exchange(class, doc);
+                None
+            }
+        }
+    }
+
+    fn settle_exchange(&mut self, id: ConnId, class: Class, doc: &DocId) {
+        let slot = self.docs.get(doc).map(|document| document.slot);
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.end_exchange(class, doc);
+            if let Some(slot) = slot {
+                conn.equal.insert(slot);
+            }
+        }
+    }
+
+    /// Names heads of documents that the other side may not have, from where the list stopped.
+    fn list(&mut self, id: ConnId, class: Class, target: usize, filling: &mut Filling) {
+        let most = self.config.max_exchanges;
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let Some(mut listing) = conn.survey.listing.take() else { return };
+        let mut steps = 0;
+        let mut begun = Vec::new();
+        if listing.waits(class) {
+            let behind = listing.behind(class).cloned();
+            let mut rest = self.docs.after(class, behind.as_ref());
+            loop {
+                if filling.bytes >= target || steps >= LIST_STEP {
+                    break;
+                }
+                if listing.push && conn.exchanges.len() + begun.len() >= PUSH_AHEAD.min(most) {
+                    break;
+                }
+                let Some((doc, document)) = rest.next() else {
+                    listing.finish(class);
+                    break;
+                };
+                steps += 1;
+                listing.advance(class, doc.clone());
+                if document.offered.is_empty() || conn.equal.contains(document.slot) || conn.exchanges.contains_key(doc)
+                {
+                    continue;
+                }
+                if listing.push {
+                    begun.push(doc.clone());
+                } else {
+                    let entry = Entry { doc: doc.clone(), body: Body::Delta(statement(&document.offered).encode()) };
+                    filling.bytes += entry.encoded_len();
+                    filling.entries.push(entry);
+                }
+            }
+        }
+        for doc in begun {
+            let begin = || Exchange::at(crate::heads::Heads::NONE);
+            if conn.exchange(&doc, most, begin).is_some() {
+                conn.enqueue(class, &doc);
+            }
+        }
+        if !listing.is_done() {
+            conn.survey.listing = Some(listing);
+        }
+    }
+}
+
+fn single(entry: &Entry) -> Option<Bytes> {
+    let (label, payload) = match &entry.body {
+        Body::Delta(payload) => (Label::Delta(&entry.doc), payload),
+        Body::Snapshot(payload) => (Label::Snapshot(&entry.doc), payload),
+    };
+    Some(encode_frame(label, Payload::new(payload).ok()?))
+}

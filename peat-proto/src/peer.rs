@@ -1,0 +1,8 @@
+//! Connections: who is at the other end, what arrives, and what goes out next.
+
+pub(crate) mod bits;
+pub(crate) mod connection;
+pub(crate) mod dial;
+pub(crate) mod shares;
+pub(crate) mod streams;
+pub(crate) mod window;

@@ -1,0 +1,189 @@
+//! One connection.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+
+use crate::heads::Heads;
+use crate::id::{ConnId, DocId, PeerId, StreamId};
+use crate::io::{Lane, Link};
+use crate::peer::bits::Bits;
+use crate::peer::shares::Shares;
+use crate::peer::streams::Stream;
+use crate::peer::window::Window;
+use crate::policy::Class;
+use crate::stats::{PeerStats, Traffic};
+use crate::sync::exchange::Exchange;
+use crate::sync::survey::Survey;
+use crate::time::Time;
+
+/// Control frames that may be in flight beyond the window, in bytes.
+pub(crate) const CONTROL_BYTES: usize = 16 << 10;
+
+#[derive(Debug)]
+pub(crate) struct Conn {
+    pub(crate) id: ConnId,
+    pub(crate) peer: PeerId,
+    pub(crate) link: Link,
+    pub(crate) phase: Phase,
+    /// The other side's boot, once it has said it.
+    pub(crate) boot: Option<u64>,
+    pub(crate) streams: BTreeMap<StreamId, Stream>,
+    /// Receive credit that is held back while too much is not durable.
+    pub(crate) held: BTreeMap<StreamId, usize>,
+    pub(crate) window: Window,
+    pub(crate) shares: Shares,
+    /// Control frames that wait; a handful.
+    pub(crate) control: VecDeque<Bytes>,
+    /// A frame that was made and did not fit behind its predecessor; at most one.
+    pub(crate) overhang: Option<(Lane, Bytes)>,
+    /// Documents whose copies are equal on both sides.
+    pub(crate) equal: Bits,
+    /// Documents that are followed one by one because they differ, or may.
+    pub(crate) exchanges: BTreeMap<DocId, Exchange>,
+    /// Which of them have something to say: intents, not bytes.
+    pub(crate) queue: BTreeSet<(Class, u64, DocId)>,
+    pub(crate) next_age: u64,
+    /// Deadlines of the exchanges.
+    pub(crate) timers: BTreeSet<(Time, DocId)>,
+    pub(crate) survey: Survey,
+    pub(crate) traffic: Traffic,
+}
+
+/// How far the two sides know each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// The other side has not said who it is.
+    Greeting { deadline: Time, again: Option<Time> },
+    /// Its admission is being written down.
+    Admitting { deadline: Time },
+    /// Documents flow.
+    Serving,
+}
+
+impl Conn {
+    pub(crate) fn new(id: ConnId, peer: PeerId, link: Link, phase: Phase) -> Self {
+        Self {
+            id,
+            peer,
+            link,
+            phase,
+            boot: None,
+            streams: BTreeMap::new(),
+            held: BTreeMap::new(),
+            window: Window::new(link.rtt),
+            shares: Shares::default(),
+            control: VecDeque::new(),
+            overhang: None,
+            equal: Bits::default(),
+            exchanges: BTreeMap::new(),
+            queue: BTreeSet::new(),
+            next_age: 0,
+            timers: BTreeSet::new(),
+            survey: Survey::new(),
+            traffic: Traffic::default(),
+        }
+    }
+
+    pub(crate) fn is_serving(&self) -> bool {
+        self.phase == Phase::Serving
+    }
+
+    /// Whether documents are being exchanged or listed.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.exchanges.is_empty() || self.survey.listing.is_some()
+    }
+
+    /// Puts an exchange into the queue, behind those of its class that wait already.
+    pub(crate) fn enqueue(&mut self, class: Class, doc: &DocId) {
+        let Some(exchange) = self.exchanges.get_mut(doc) else { return };
+        if exchange.queued.is_none() {
+            self.next_age += 1;
+            exchange.queued = Some(self.next_age);
+            self.queue.insert((class, self.next_age, doc.clone()));
+        }
+    }
+
+    /// The longest-waiting exchange of a class; it leaves the queue.
+    pub(crate) fn dequeue(&mut self, class: Class) -> Option<DocId> {
+        let first = self.queue.iter().find(|(queued, ..)| *queued == class)?.clone();
+        self.queue.remove(&first);
+        if let Some(exchange) = self.exchanges.get_mut(&first.2) {
+            exchange.queued = None;
+        }
+        Some(first.2)
+    }
+
+    /// Whether an exchange of this class has something to say.
+    pub(crate) fn has_queued(&self, class: Class) -> bool {
+        let mut rest = self.queue.iter();
+        rest.next().is_some_and(|(first, ..)| *first == class) || rest.any(|(queued, ..)| *queued == class)
+    }
+
+    /// Forgets an exchange and everything that hangs on it.
+    pub(crate) fn end_exchange(&mut self, class: Class, doc: &DocId) {
+        let Some(exchange) = self.exchanges.remove(doc) else { return };
+        if let Some(age) = exchange.queued {
+            self.queue.remove(&(class, age, doc.clone()));
+        }
+        if let Some(deadline) = exchange.deadline {
+            self.timers.remove(&(deadline, doc.clone()));
+        }
+    }
+
+    /// Sets or clears the deadline of an exchange.
+    pub(crate) fn set_deadline(&mut self, doc: &DocId, deadline: Option<Time>) {
+        let Some(exchange) = self.exchanges.get_mut(doc) else { return };
+        if let Some(old) = std::mem::replace(&mut exchange.deadline, deadline) {
+            self.timers.remove(&(old, doc.clone()));
+        }
+        if let Some(new) = deadline {
+            self.timers.insert((new, doc.clone()));
+        }
+    }
+
+    /// The exchange about a document, begun if there is room for one more.
+    pub(crate) fn exchange(
+        &mut self,
+        doc: &DocId,
+        most: usize,
+        begin: impl FnOnce() -> Exchange,
+    ) -> Option<&mut Exchange> {
+        if self.exchanges.len() >= most && !self.exchanges.contains_key(doc) {
+            return None;
+        }
+        Some(self.exchanges.entry(doc.clone()).or_insert_with(begin))
+    }
+
+    /// What the exchange about a document that just moved from `before` starts from; `None` when the survey will
+    /// come to it anyway.
+    pub(crate) fn basis(&mut self, doc: &DocId, class: Class, slot: u32, before: &Heads) -> Option<Exchange> {
+        if self.equal.remove(slot) {
+            return Some(Exchange::at(before.clone()));
+        }
+        if let Some(listing) = &self.survey.listing {
+            let passed = !listing.waits(class) || listing.behind(class).is_some_and(|behind| doc <= behind);
+            return passed.then(Exchange::unknown);
+        }
+        match (self.survey.surveyed, before.is_empty()) {
+            (true, true) => Some(Exchange::at(Heads::NONE)),
+            (true, false) => Some(Exchange::unknown()),
+            (false, _) => None,
+        }
+    }
+
+    pub(crate) fn stats(&self, documents: u64) -> PeerStats {
+        let behind = if self.survey.level { 0 } else { documents.saturating_sub(self.equal.len()) };
+        PeerStats {
+            conn: self.id,
+            peer: self.peer,
+            role: self.link.role,
+            admitted: self.is_serving(),
+            level: self.survey.level,
+            behind,
+            traffic: self.traffic,
+            in_flight: self.window.in_flight(),
+            window: self.window.size(),
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! What is said about documents: which differ, and how each is brought to equal heads.
+
+pub(crate) mod exchange;
+pub(crate) mod survey;

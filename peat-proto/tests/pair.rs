@@ -1,0 +1,153 @@
+//! Two and more nodes moved by hand: what the exchange promises in the quiet case, frame by frame.
+
+mod world;
+
+use std::time::Duration;
+
+use peat_proto::{CloseCode, Config, Event, Input, Invitation};
+use world::{World, peer};
+
+#[test]
+fn a_document_written_before_the_connection_arrives_after_it() {
+    let mut world = World::open(2);
+    world.put(0, "notes:1", "x", 7);
+    world.run();
+    world.connect(0, 1);
+    world.pass(Duration::from_secs(5));
+    assert_eq!(world.get(1, "notes:1", "x"), Some(7));
+    world.assert_equal();
+    assert!(world.hosts[0].node.level(&peer(1)) && world.hosts[1].node.level(&peer(0)));
+}
+
+#[test]
+fn an_edit_to_a_peer_whose_heads_are_known_is_one_data_frame_then_silence() {
+    let mut world = World::open(2);
+    world.connect(0, 1);
+    for n in 0..3 {
+        world.put(0, "notes:1", "x", n);
+        world.pass(Duration::from_secs(60));
+        world.assert_equal();
+    }
+    world.crossings.clear();
+    world.put(0, "notes:1", "x", 99);
+    world.run();
+    let data: Vec<_> = world.crossings.iter().filter(|crossing| crossing.from == 0).collect();
+    assert_eq!(data.len(), 1, "{data:?}");
+    assert!(data[0].bytes < 250, "{data:?}");
+    assert_eq!(world.get(1, "notes:1", "x"), Some(99));
+    world.pass(Duration::from_secs(600));
+    assert!(world.crossings.len() <= 6, "one edit, its receipt and the digests: {:?}", world.crossings);
+    let quiet = world.crossings.len();
+    world.pass(Duration::from_secs(3600));
+    assert_eq!(world.crossings.len(), quiet, "silence");
+}
+
+#[test]
+fn concurrent_edits_meet_without_resending_history() {
+    let mut world = World::open(2);
+    world.connect(0, 1);
+    for n in 0..50 {
+        world.put(0, "notes:1", "x", n);
+        world.pass(Duration::from_secs(1));
+    }
+    world.crossings.clear();
+    world.put(0, "notes:1", "a", 1);
+    world.put(1, "notes:1", "b", 2);
+    world.pass(Duration::from_secs(30));
+    world.assert_equal();
+    let bytes: usize = world.crossings.iter().map(|crossing| crossing.bytes).sum();
+    assert!(bytes < 1500, "{bytes} bytes for two edits: {:?}", world.crossings);
+}
+
+#[test]
+fn own_changes_do_not_leave_before_they_are_durable() {
+    let mut world = World::open(2);
+    world.connect(0, 1);
+    world.pass(Duration::from_secs(5));
+    world.crossings.clear();
+    world.put(0, "notes:1", "x", 1);
+    world.drain(0);
+    assert!(world.crossings.is_empty(), "{:?}", world.crossings);
+    assert_eq!(world.hosts[0].answers.len(), 1, "the write is under way");
+    world.run();
+    assert!(!world.crossings.is_empty());
+    assert_eq!(world.get(1, "notes:1", "x"), Some(1));
+}
+
+#[test]
+fn field_6_what_arrives_is_passed_on_and_not_sent_back() {
+    let mut world = World::open(3);
+    world.connect(0, 1);
+    world.connect(1, 2);
+    world.pass(Duration::from_secs(5));
+    world.put(0, "notes:1", "x", 1);
+    world.run();
+    assert_eq!(world.get(2, "notes:1", "x"), Some(1));
+    let data = world.hosts.iter().map(|host| host.node.stats().traffic.data_sent);
+    assert_eq!(data.collect::<Vec<_>>(), [1, 1, 0], "{:?}", world.crossings);
+}
+
+#[test]
+fn two_thousand_documents_reach_an_empty_peer_and_an_unequal_one() {
+    let mut world = World::open(2);
+    for n in 0..2000 {
+        world.put(0, &format!("notes:{n}"), "x", n);
+    }
+    world.run();
+    world.connect(0, 1);
+    world.pass(Duration::from_secs(10));
+    world.assert_equal();
+    let mut world = World::open(2);
+    for n in 0..2000 {
+        world.put(0, &format!("notes:{n}"), "x", n);
+    }
+    world.put(1, "notes:extra", "x", 1);
+    world.put(1, "notes:5", "y", 1);
+    world.run();
+    world.connect(1, 0);
+    world.pass(Duration::from_secs(10));
+    world.assert_equal();
+    assert_eq!(world.hosts[1].node.documents("").len(), 2001);
+}
+
+#[test]
+fn a_cache_of_nothing_changes_nothing() {
+    let mut config = Config::default();
+    config.admission.open = true;
+    config.cache_bytes = 0;
+    let mut world = World::new(2, &config);
+    for n in 0..20 {
+        world.put(0, &format!("notes:{n}"), "x", n);
+        world.put(1, &format!("notes:{n}"), "y", n);
+    }
+    world.run();
+    assert_eq!(world.hosts[0].node.stats().loaded, 0);
+    world.connect(0, 1);
+    world.pass(Duration::from_secs(20));
+    world.put(0, "notes:3", "z", 5);
+    world.pass(Duration::from_secs(20));
+    world.assert_equal();
+    assert_eq!(world.get(1, "notes:3", "z"), Some(5));
+}
+
+#[test]
+fn a_stranger_is_refused_and_an_invitation_lets_in() {
+    let mut config = Config::default();
+    let secret = Invitation([9; 32]);
+    config.admission.invitations.push(secret);
+    let mut world = World::new(2, &config);
+    world.put(0, "notes:1", "x", 1);
+    let now = world.now;
+    world.hosts[1].node.handle(now, Input::Want { peer: peer(0), invitation: None });
+    world.connect(1, 0);
+    world.pass(Duration::from_secs(5));
+    let refused = Event::Closed { peer: peer(0), code: CloseCode::NotAdmitted.code(), by_peer: true };
+    assert!(world.hosts[1].events.contains(&refused), "{:?}", world.hosts[1].events);
+    assert!(world.hosts[1].node.documents("").is_empty());
+    let now = world.now;
+    world.hosts[1].node.handle(now, Input::Want { peer: peer(0), invitation: Some(secret) });
+    world.connect(1, 0);
+    world.pass(Duration::from_secs(5));
+    assert_eq!(world.get(1, "notes:1", "x"), Some(1));
+    assert_eq!(world.hosts[0].disk.peers, [peer(1)], "remembered before the first document is served");
+}
