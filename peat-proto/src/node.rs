@@ -20,6 +20,7 @@ use crate::store::{Entry, StoreCommand, Stored};
 use crate::time::{Now, Time};
 use crate::wire::Caps;
 
+mod check;
 mod greet;
 mod receive;
 mod send;
@@ -189,7 +190,8 @@ impl Node {
             if let Some(frame) = self.next_frame() {
                 return Some(frame);
             }
-            if self.docs.effects.is_empty() && self.out.is_empty() && !self.rest() {
+            // Making a frame may have asked for content that is in memory, or for a saved form.
+            if self.docs.is_settled() && self.out.is_empty() && !self.rest() {
                 self.docs.evict();
                 return None;
             }
@@ -285,6 +287,13 @@ impl Node {
                 let class = self.docs.class(&doc);
                 if let Some(conn) = self.conns.get_mut(&conn) {
                     conn.enqueue(class, &doc);
+                }
+            }
+            Effect::Denied { conn, doc } => {
+                // The next survey comes back to it, ever more rarely.
+                let class = self.docs.class(&doc);
+                if let Some(conn) = self.conns.get_mut(&conn) {
+                    conn.end_exchange(class, &doc);
                 }
             }
             Effect::Admitted(peer) => self.admission_is_durable(peer),

@@ -90,6 +90,7 @@ fn good(name: &str) -> Bytes {
 
 fn change() -> Bytes {
     use automerge::transaction::Transactable;
+    #[allow(clippy::disallowed_methods, reason = "the actor does not matter here")]
     let mut doc = automerge::Automerge::new();
     let mut tx = doc.transaction();
     tx.put(automerge::ROOT, "x", 1).expect("an edit");

@@ -1,1 +1,3 @@
+//! The proving ground: whole fleets of real nodes on virtual time.
 
+pub mod world;

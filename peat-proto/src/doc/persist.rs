@@ -93,6 +93,19 @@ impl Writer {
         }
     }
 
+    /// Whether the document waits for a batch.
+    pub(crate) fn awaits(&self, doc: &DocId) -> bool {
+        self.queue.contains(doc)
+    }
+
+    /// Received bytes that the batch under way carries.
+    pub(crate) fn carried_bytes(&self) -> usize {
+        match &self.state {
+            State::Writing(flight) => flight.docs.iter().map(|carried| carried.received).sum(),
+            State::Idle | State::Failed { .. } => 0,
+        }
+    }
+
     pub(crate) fn deadline(&self) -> Option<Time> {
         match &self.state {
             State::Failed { until } => Some(*until),
@@ -174,6 +187,11 @@ impl Docs {
             _ => (bytes.clone(), false),
         };
         if chunk.is_empty() {
+            // Nothing is left to be written: a compaction that came too late.
+            document.unsaved = None;
+            if let Some(edit) = edit {
+                self.effects.push_back(Effect::Event(Event::Durable { doc: doc.clone(), edit }));
+            }
             return None;
         }
         let (stored, chunks) =

@@ -62,9 +62,6 @@ impl Node {
         if !conn.is_serving() || !conn.window.is_open(0) {
             return None;
         }
-        if let Some((lane, frame)) = conn.overhang.take() {
-            return Some((lane, frame, true));
-        }
         loop {
             let conn = self.conns.get_mut(&id)?;
             let waits = |class: Class| {
@@ -92,6 +89,9 @@ impl Node {
     /// One frame of one class: what its exchanges have to say, then the list.
     fn class_frame(&mut self, id: ConnId, class: Class) -> Option<(Bytes, bool)> {
         let conn = self.conns.get_mut(&id)?;
+        if let Some(frame) = conn.overhang.remove(&class) {
+            return Some((frame, true));
+        }
         let target = conn.window.frame_bytes(self.config.frame_bytes);
         let mut filling = Filling::default();
         while filling.bytes < target {
@@ -102,7 +102,7 @@ impl Node {
             if len > target && !filling.entries.is_empty() {
                 // Too large to share a frame: it goes next.
                 let frame = single(&entry)?;
-                self.conns.get_mut(&id)?.overhang = Some((Lane::Class(class), frame));
+                self.conns.get_mut(&id)?.overhang.insert(class, frame);
                 break;
             }
             filling.bytes += len;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::heads::Heads;
 use crate::id::{ConnId, DocId, PeerId, StreamId};
-use crate::io::{Lane, Link};
+use crate::io::Link;
 use crate::peer::bits::Bits;
 use crate::peer::shares::Shares;
 use crate::peer::streams::Stream;
@@ -35,14 +35,14 @@ pub(crate) struct Conn {
     pub(crate) shares: Shares,
     /// Control frames that wait; a handful.
     pub(crate) control: VecDeque<Bytes>,
-    /// A frame that was made and did not fit behind its predecessor; at most one.
-    pub(crate) overhang: Option<(Lane, Bytes)>,
+    /// Frames that were made and did not fit behind their predecessors; each goes when its class is next.
+    pub(crate) overhang: BTreeMap<Class, Bytes>,
     /// Documents whose copies are equal on both sides.
     pub(crate) equal: Bits,
     /// Documents that are followed one by one because they differ, or may.
     pub(crate) exchanges: BTreeMap<DocId, Exchange>,
     /// Which of them have something to say: intents, not bytes.
-    queues: [BTreeMap<u64, DocId>; 5],
+    pub(crate) queues: [BTreeMap<u64, DocId>; 5],
     pub(crate) next_age: u64,
     /// Deadlines of the exchanges.
     pub(crate) timers: BTreeSet<(Time, DocId)>,
@@ -62,7 +62,7 @@ pub(crate) enum Phase {
 }
 
 impl Conn {
-    pub(crate) fn new(id: ConnId, peer: PeerId, link: Link, phase: Phase) -> Self {
+    pub(crate) fn new(id: ConnId, peer: PeerId, link: Link, phase: Phase, window: Window) -> Self {
         Self {
             id,
             peer,
@@ -71,10 +71,10 @@ impl Conn {
             boot: None,
             streams: BTreeMap::new(),
             held: BTreeMap::new(),
-            window: Window::new(link.rtt),
+            window,
             shares: Shares::default(),
             control: VecDeque::new(),
-            overhang: None,
+            overhang: BTreeMap::new(),
             equal: Bits::default(),
             exchanges: BTreeMap::new(),
             queues: Default::default(),
@@ -113,9 +113,9 @@ impl Conn {
         Some(doc)
     }
 
-    /// Whether an exchange of this class has something to say.
+    /// Whether something of this class can be said.
     pub(crate) fn has_queued(&self, class: Class) -> bool {
-        !self.queues[class.index()].is_empty()
+        self.overhang.contains_key(&class) || !self.queues[class.index()].is_empty()
     }
 
     /// How many exchanges have something to say.
