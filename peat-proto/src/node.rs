@@ -47,6 +47,8 @@ pub use tick::Reason;
 pub struct Node {
     config: Config,
     caps: Caps,
+    /// Of connections over which no documents flow: nothing but greetings.
+    stranger_caps: Caps,
     local: PeerId,
     boot: u64,
     now: Now,
@@ -117,6 +119,7 @@ impl Node {
         }
         Self {
             caps: Caps::new(&config),
+            stranger_caps: Caps { delta: 0, snapshot: 0, batch: 0, ..Caps::new(&config) },
             wanted: Wanted::new(config.dial_min, config.dial_max),
             config,
             local,

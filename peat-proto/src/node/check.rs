@@ -31,10 +31,12 @@ impl Node {
         rule(conn.control.len() <= MAX_CONTROL, "control frames do not pile up")?;
         rule(conn.is_serving() || conn.exchanges.is_empty(), "documents flow only to the admitted")?;
         rule(conn.equal.len() <= u64::from(self.docs.slots()), "equal documents are known documents")?;
-        for (class, age, doc) in &conn.queue {
-            let queued = conn.exchanges.get(doc).and_then(|exchange| exchange.queued);
-            let holds = queued == Some(*age) && self.docs.class(doc) == *class;
-            Violation::of_conn(holds, "what is queued is an exchange", conn.id, Some(doc))?;
+        for class in Class::ALL {
+            for (age, doc) in &conn.queues[class.index()] {
+                let queued = conn.exchanges.get(doc).and_then(|exchange| exchange.queued);
+                let holds = queued == Some(*age) && self.docs.class(doc) == class;
+                Violation::of_conn(holds, "what is queued is an exchange", conn.id, Some(doc))?;
+            }
         }
         for (time, doc) in &conn.timers {
             let deadline = conn.exchanges.get(doc).and_then(|exchange| exchange.deadline);
@@ -42,8 +44,9 @@ impl Node {
         }
         for (doc, exchange) in &conn.exchanges {
             let rule = |holds, rule| Violation::of_conn(holds, rule, conn.id, Some(doc));
-            let queued = exchange.queued.map(|age| (self.docs.class(doc), age, doc.clone()));
-            rule(queued.is_none_or(|entry| conn.queue.contains(&entry)), "a queued exchange stands in the queue")?;
+            let queue = &conn.queues[self.docs.class(doc).index()];
+            let stands = exchange.queued.is_none_or(|age| queue.get(&age) == Some(doc));
+            rule(stands, "a queued exchange stands in the queue")?;
             let timer = exchange.deadline.map(|time| (time, doc.clone()));
             rule(timer.is_none_or(|entry| conn.timers.contains(&entry)), "a deadline has a timer")?;
             let awaits = exchange.queued.is_some() || exchange.is_waiting() || self.docs.attends(doc, conn.id);

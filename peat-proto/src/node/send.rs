@@ -69,7 +69,7 @@ impl Node {
             };
             let class = conn.shares.pick(waits)?;
             let before =
-                (conn.queue.len(), conn.survey.listing.as_ref().and_then(|listing| listing.behind(class).cloned()));
+                (conn.queued(), conn.survey.listing.as_ref().and_then(|listing| listing.behind(class).cloned()));
             if let Some((frame, data)) = self.class_frame(id, class) {
                 let conn = self.conns.get_mut(&id)?;
                 let waits: Vec<Class> = Class::ALL.into_iter().filter(|class| conn.has_queued(*class)).collect();
@@ -78,7 +78,7 @@ impl Node {
             }
             let conn = self.conns.get(&id)?;
             let listing = conn.survey.listing.as_ref();
-            let after = (conn.queue.len(), listing.and_then(|listing| listing.behind(class).cloned()));
+            let after = (conn.queued(), listing.and_then(|listing| listing.behind(class).cloned()));
             // A push that waits for its exchanges makes no progress now and is no reason to go on.
             if before == after && listing.is_some_and(|listing| listing.waits(class)) {
                 return None;

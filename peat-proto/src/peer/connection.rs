@@ -42,7 +42,7 @@ pub(crate) struct Conn {
     /// Documents that are followed one by one because they differ, or may.
     pub(crate) exchanges: BTreeMap<DocId, Exchange>,
     /// Which of them have something to say: intents, not bytes.
-    pub(crate) queue: BTreeSet<(Class, u64, DocId)>,
+    pub(crate) queues: [BTreeMap<u64, DocId>; 5],
     pub(crate) next_age: u64,
     /// Deadlines of the exchanges.
     pub(crate) timers: BTreeSet<(Time, DocId)>,
@@ -77,7 +77,7 @@ impl Conn {
             overhang: BTreeMap::new(),
             equal: Bits::default(),
             exchanges: BTreeMap::new(),
-            queue: BTreeSet::new(),
+            queues: Default::default(),
             next_age: 0,
             timers: BTreeSet::new(),
             survey: Survey::new(),
@@ -100,34 +100,34 @@ impl Conn {
         if exchange.queued.is_none() {
             self.next_age += 1;
             exchange.queued = Some(self.next_age);
-            self.queue.insert((class, self.next_age, doc.clone()));
+            self.queues[class.index()].insert(self.next_age, doc.clone());
         }
     }
 
     /// The longest-waiting exchange of a class; it leaves the queue.
     pub(crate) fn dequeue(&mut self, class: Class) -> Option<DocId> {
-        let first = self.queue.iter().find(|(queued, ..)| *queued == class)?.clone();
-        self.queue.remove(&first);
-        if let Some(exchange) = self.exchanges.get_mut(&first.2) {
+        let (_, doc) = self.queues[class.index()].pop_first()?;
+        if let Some(exchange) = self.exchanges.get_mut(&doc) {
             exchange.queued = None;
         }
-        Some(first.2)
+        Some(doc)
     }
 
     /// Whether something of this class can be said.
     pub(crate) fn has_queued(&self, class: Class) -> bool {
-        if self.overhang.contains_key(&class) {
-            return true;
-        }
-        let mut rest = self.queue.iter();
-        rest.next().is_some_and(|(first, ..)| *first == class) || rest.any(|(queued, ..)| *queued == class)
+        self.overhang.contains_key(&class) || !self.queues[class.index()].is_empty()
+    }
+
+    /// How many exchanges have something to say.
+    pub(crate) fn queued(&self) -> usize {
+        self.queues.iter().map(BTreeMap::len).sum()
     }
 
     /// Forgets an exchange and everything that hangs on it.
     pub(crate) fn end_exchange(&mut self, class: Class, doc: &DocId) {
         let Some(exchange) = self.exchanges.remove(doc) else { return };
         if let Some(age) = exchange.queued {
-            self.queue.remove(&(class, age, doc.clone()));
+            self.queues[class.index()].remove(&age);
         }
         if let Some(deadline) = exchange.deadline {
             self.timers.remove(&(deadline, doc.clone()));

@@ -71,8 +71,8 @@ impl Window {
         self.left += bytes;
         let Some(since) = self.since else { return };
         let span = now.since(since);
-        // Short spans say little; an idle path says nothing.
-        if span >= self.rtt || (self.in_flight == 0 && self.left >= self.size / 2) {
+        // A round trip or a whole window tells the rate; less says little, and an idle path says nothing.
+        if span >= self.rtt || self.left >= self.size {
             let micros = u64::try_from(span.as_micros()).unwrap_or(u64::MAX).max(100);
             let sample = (self.left as u64).saturating_mul(1_000_000) / micros;
             self.rate = if self.rate == 0 { sample } else { (self.rate * 7 + sample) / 8 };
@@ -100,7 +100,7 @@ mod tests {
         for (bytes_per_second, low, high) in [(32_000_u64, MIN, 16 << 10), (100_000_000, 2 << 20, MAX)] {
             let mut window = Window::new(Some(Duration::from_millis(100)), MIN, MAX);
             let mut now = Time::ZERO;
-            for _ in 0..400 {
+            for _ in 0..4000 {
                 while window.is_open(0) {
                     window.send(now, 4096);
                 }
