@@ -1,0 +1,208 @@
+//! Merging what came in, and telling everyone what came of it.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use super::document::{Document, Live, Phase};
+use super::history::{self, Incoming, Merged, Payload, Report, Source};
+use super::{Docs, Effect, persist};
+use crate::heads::Heads;
+use crate::id::DocId;
+use crate::io::{Event, Origin};
+use crate::job::{Done, Job, Outcome, Work};
+use crate::store::StoreFault;
+
+impl Docs {
+    /// Whether neither work waits nor anybody is to be told of any.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.effects.is_empty() && self.ready.is_empty()
+    }
+
+    /// Does one piece of waiting work; false when there is none.
+    pub(crate) fn settle(&mut self) -> bool {
+        let Some(doc) = self.ready.pop_first() else { return false };
+        let class = self.class(&doc).index();
+        let Some(document) = self.classes[class].get_mut(&doc) else { return true };
+        let Phase::Live(_) = document.phase else { return true };
+        let Some(attention) = self.attention.get_mut(&doc) else { return true };
+        let mut incoming = std::mem::take(&mut attention.inbox);
+        if incoming.first().is_some_and(|first| first.source == Source::Restore) {
+            // What comes back counts differently from what is new: one after the other.
+            attention.inbox = incoming.split_off(1);
+        }
+        let save = std::mem::take(&mut attention.save);
+        let Phase::Live(mut live) = std::mem::replace(&mut document.phase, Phase::Busy) else { return true };
+        let size: u64 = incoming.iter().map(|incoming| incoming.payload.len() as u64).sum();
+        let large = document.bytes.max(size) > self.merge_inline;
+        if !incoming.is_empty() {
+            attention.save = save;
+            if large {
+                self.cache.remove(&live);
+                let work = Work::Merge { live, incoming, limits: self.limits };
+                self.effects.push_back(Effect::Work(Job::new(doc, work)));
+            } else {
+                self.cache.remove(&live);
+                let merged = history::merge(&mut live.doc, incoming, &self.limits);
+                self.conclude(doc, live, merged);
+            }
+        } else if save {
+            self.cache.remove(&live);
+            self.stats.saves += 1;
+            let (at, whole) = (document.offered.clone(), document.local().is_empty());
+            if large {
+                self.effects.push_back(Effect::Work(Job::new(doc, Work::Save { live, at, whole })));
+            } else {
+                live.prepare(at, whole);
+                self.become_live(doc, live);
+            }
+        } else {
+            document.phase = Phase::Live(live);
+        }
+        true
+    }
+
+    pub(crate) fn worked(&mut self, done: Done) {
+        let Done { doc, outcome } = done;
+        if !matches!(self.get(&doc).map(|document| &document.phase), Some(Phase::Busy)) {
+            return;
+        }
+        match outcome {
+            Outcome::Loaded(Some(live)) => self.become_live(doc, live),
+            Outcome::Loaded(None) => self.quarantine(doc, StoreFault::Damaged),
+            Outcome::Merged(live, merged) => self.conclude(doc, live, merged),
+            Outcome::Saved(live) => {
+                // A prepared form that compacts what is stored is written in its place.
+                let class = self.class(&doc).index();
+                if let Some(document) = self.classes[class].get_mut(&doc)
+                    && persist::is_due(document.chunks, document.bytes, &live)
+                {
+                    let unsaved = document.unsaved.get_or_insert_default();
+                    self.writer.enqueue(&doc, unsaved);
+                }
+                self.become_live(doc, live);
+            }
+        }
+    }
+
+    /// Puts a merged document back and tells everyone what came of it.
+    pub(super) fn conclude(&mut self, doc: DocId, mut live: Box<Live>, merged: Merged) {
+        let Merged { added, bytes, reports, broken } = merged;
+        if broken {
+            return self.reload(doc, reports);
+        }
+        live.memory = history::memory_of(&live.doc);
+        let class = self.class(&doc).index();
+        let Some(document) = self.classes[class].get_mut(&doc) else { return };
+        let existed = document.exists();
+        let before = document.offered.clone();
+        let mut sources = Vec::new();
+        let mut origins = BTreeSet::new();
+        for report in &reports {
+            let (new, known) = report.outcome.unwrap_or_default();
+            match report.source {
+                Source::Peer(conn, peer) => {
+                    self.stats.changes_applied += new;
+                    self.stats.changes_known += known;
+                    sources.push(conn);
+                    if new > 0 {
+                        origins.insert(Origin::Peer(peer));
+                    }
+                }
+                Source::Import(_) if new > 0 => {
+                    origins.insert(Origin::Local);
+                }
+                Source::Import(_) | Source::Restore => {}
+            }
+        }
+        if !added.is_empty() {
+            // What comes back after a failed merge was offered or held back before; neither changes by it.
+            if !reports.iter().any(|report| report.source == Source::Restore) {
+                document.offered = before.advanced(added.iter().map(|(hash, deps)| (*hash, deps.as_slice())));
+                self.digest.remove(&doc, &before);
+                self.digest.insert(&doc, &document.offered);
+                let unsaved = document.unsaved.get_or_insert_default();
+                unsaved.bytes.extend_from_slice(&bytes);
+            }
+            if let Some(unsaved) = &mut document.unsaved {
+                self.writer.enqueue(&doc, unsaved);
+            }
+        }
+        let moved = document.offered != before;
+        let heads = document.heads();
+        self.existing += u64::from(!existed && document.exists());
+        let exists = document.exists();
+        for report in reports {
+            self.answer(&doc, report);
+        }
+        if moved {
+            for origin in origins {
+                let event = Event::Changed { doc: doc.clone(), origin, heads: heads.clone() };
+                self.effects.push_back(Effect::Event(event));
+            }
+            self.effects.push_back(Effect::Moved { doc: doc.clone(), before, sources });
+        }
+        if exists {
+            self.become_live(doc, live);
+        } else {
+            self.become_live(doc.clone(), live);
+            self.drop_unborn(&doc);
+        }
+    }
+
+    /// Automerge failed in the middle of a merge: start again from the store, with what it does not hold yet.
+    pub(super) fn reload(&mut self, doc: DocId, reports: Vec<Report>) {
+        for report in reports {
+            self.answer(&doc, report);
+        }
+        let Some(document) = self.get_mut(&doc) else { return };
+        let unsaved = document.unsaved.as_ref().map(|unsaved| Bytes::copy_from_slice(&unsaved.bytes));
+        if !document.exists() {
+            self.drop_unborn(&doc);
+            return;
+        }
+        let known = document.chunks > 0;
+        document.phase = Phase::Cold;
+        let stored = known || self.writer.carries(&doc);
+        if !stored {
+            let live = Box::new(Live::blank(&self.actor));
+            self.become_live(doc.clone(), live);
+        }
+        if let Some(bytes) = unsaved.filter(|bytes| !bytes.is_empty()) {
+            self.received += bytes.len();
+            let incoming = Incoming { source: Source::Restore, payload: Payload::Saved(bytes) };
+            self.attention.entry(doc.clone()).or_default().inbox.insert(0, incoming);
+        }
+        self.fetch(&doc);
+    }
+
+    /// Accounts for one report and passes it on to whoever sent the changes.
+    pub(super) fn answer(&mut self, doc: &DocId, report: Report) {
+        let Report { source, outcome, heads, size } = report;
+        let fresh = outcome.is_ok_and(|(new, _)| new > 0);
+        match self.get_mut(doc).and_then(|document| document.unsaved.as_mut()) {
+            Some(unsaved) if fresh => unsaved.received += size,
+            _ => self.received = self.received.saturating_sub(size),
+        }
+        match source {
+            Source::Restore => {}
+            Source::Peer(conn, _) => {
+                self.stats.refused += u64::from(outcome.is_err());
+                let outcome = outcome.map(|_| ());
+                self.effects.push_back(Effect::Answered { conn, doc: doc.clone(), outcome, heads });
+            }
+            Source::Import(edit) => {
+                let known = self.get(doc).map_or(Heads::NONE, Document::heads);
+                let event = Event::Imported { doc: doc.clone(), outcome: outcome.map(|_| known), edit };
+                self.effects.push_back(Effect::Event(event));
+                match self.get_mut(doc).and_then(|document| document.unsaved.as_mut()) {
+                    Some(unsaved) => unsaved.edit = Some(edit),
+                    None if outcome.is_ok() => {
+                        self.effects.push_back(Effect::Event(Event::Durable { doc: doc.clone(), edit }));
+                    }
+                    None => {}
+                }
+            }
+        }
+    }
+}
