@@ -6,9 +6,10 @@ use std::io::Read;
 use std::time::Duration;
 
 use automerge::transaction::Transactable;
-use automerge::{ChangeHash, ObjType, ROOT, ReadDoc};
+use automerge::{Change, ChangeHash, ObjType, ROOT, ReadDoc};
 use bytes::Bytes;
-use peat_proto::{DocId, Event, Input, Node};
+use peat_proto::wire::{Assembler, Caps, Delta, Incoming, MessageType};
+use peat_proto::{Config, DocId, Event, Input, Node};
 use world::World;
 
 const PAPER: &[u8] = include_bytes!("data/automerge-paper.automerge");
@@ -119,21 +120,40 @@ fn two_people_typing_concurrently_end_with_what_they_ended_with() {
     }
 }
 
-/// Writes what a node has to write, and puts what it has to say onto the wire, without delivering.
+/// Writes all that a node has to write, and puts what it has to say onto the wire, without delivering.
 fn settle(world: &mut World, n: usize) {
     world.drain(n);
-    world.store(n);
-    world.drain(n);
+    while !world.hosts[n].answers.is_empty() {
+        world.store(n);
+        world.drain(n);
+    }
 }
 
-/// Delivers frames to `to`, in order, until it has this change, and no further.
+/// Delivers frames to `to`, in order, up to the one that brings this change, and no further.
 fn release(world: &mut World, to: usize, doc: &DocId, wanted: &ChangeHash) {
     let has =
         |world: &World| world.hosts[to].node.doc(doc).is_some_and(|doc| doc.get_change_meta_by_hash(wanted).is_some());
     while !has(world) {
         let next = world.wire.iter().position(|crossing| crossing.0 != to);
         let crossing = next.and_then(|at| world.wire.remove(at)).expect("the change is on its way");
+        let brings = newest_of(&crossing.3) == Some(*wanted);
         world.deliver(crossing);
-        settle(world, to);
+        if brings {
+            settle(world, to);
+        }
+    }
+}
+
+/// The last change that a delta carries.
+fn newest_of(frame: &Bytes) -> Option<ChangeHash> {
+    let mut assembler = Assembler::new();
+    assembler.push(frame.clone());
+    match assembler.next(&Caps::new(&Config::default())) {
+        Ok(Some(Incoming::Frame(frame))) if frame.kind == MessageType::Delta => {
+            let delta = Delta::decode(frame.payload).expect("our own delta");
+            let change = Change::try_from(delta.changes.last()?.as_ref()).expect("our own change");
+            Some(change.hash())
+        }
+        _ => None,
     }
 }
