@@ -9,6 +9,7 @@ thread_local! {
 }
 
 /// Counts what each thread holds; to be made the global allocator of a test binary.
+#[derive(Debug)]
 pub struct Counting;
 
 // SAFETY: everything is passed on to the system's allocator; counting allocates nothing.

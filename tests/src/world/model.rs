@@ -94,7 +94,9 @@ impl Model {
     pub(crate) fn closed(&mut self, member: usize) -> Result<(), String> {
         let author = &mut self.authors[member];
         match author.unacknowledged.first() {
-            Some(written) => Err(format!("saved, but edit {} of {} was not acknowledged", written.edit.0, written.write.0)),
+            Some(written) => {
+                Err(format!("saved, but edit {} of {} was not acknowledged", written.edit.0, written.write.0))
+            }
             None => Ok(()),
         }
     }

@@ -1,0 +1,156 @@
+//! Writes the inputs from which fuzzing starts into `corpus/`: the golden vectors, and samples of what has none.
+//! Run it in `fuzz/`: `cargo run --example seed`.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use automerge::marks::{ExpandMark, Mark};
+use automerge::transaction::Transactable;
+use automerge::{ActorId, AutoCommit, Automerge, ChangeHash, ObjType, ROOT, ReadDoc, ScalarValue};
+use peat_node::Ticket;
+use peat_proto::store::Record;
+use peat_proto::wire::{Delta, Hello, Label, Summary};
+use peat_proto::{Heads, Invitation, PeerId};
+use serde_json::Value;
+
+/// Longer vectors teach nothing that a short one does not.
+const LONGEST: usize = 4096;
+
+fn main() -> io::Result<()> {
+    vectors()?;
+    control()?;
+    records()?;
+    tickets()?;
+    documents()
+}
+
+fn write(law: &str, name: &str, input: &[u8]) -> io::Result<()> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(law);
+    fs::create_dir_all(&directory)?;
+    fs::write(directory.join(name), input)
+}
+
+fn vectors() -> io::Result<()> {
+    let json = include_str!("../../peat-proto/tests/data/vectors.json");
+    let vectors: Vec<Value> = serde_json::from_str(json).expect("the vectors are an array");
+    for vector in &vectors {
+        let text = |field: &str| vector[field].as_str().unwrap_or_default();
+        let bytes = hex::decode(text("hex")).expect("hexadecimal digits");
+        if bytes.is_empty() || bytes.len() > LONGEST {
+            continue;
+        }
+        let name = text("name");
+        match text("kind") {
+            "stream_frame" | "channel_stream" => {
+                write("frames", name, &[&[0, 0][..], &bytes].concat())?;
+                write("frames", &format!("{name}_in_pieces"), &[&[1, 3, 1, 2, 9][..], &bytes].concat())?;
+            }
+            "sync_batch" => write("batch", name, &bytes)?,
+            "sync_entry" => {
+                let header = [&[0; 17][..], &1_u32.to_be_bytes()].concat();
+                write("batch", name, &[&header[..], &bytes].concat())?;
+            }
+            "automerge_message" => {
+                write("delta", name, &bytes)?;
+                let chunks = Delta::decode(bytes.into()).map(|delta| delta.changes.concat()).unwrap_or_default();
+                write("admit", name, &chunks)?;
+            }
+            "automerge_doc" => write("admit", name, &bytes)?,
+            // Of types that are not read yet.
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn control() -> io::Result<()> {
+    let hello = |invitation| Hello { boot: 7, invitation }.frame();
+    write("control", "hello", &hello(None)[Label::Hello.header_len()..])?;
+    write("control", "hello_invited", &hello(Some(Invitation([7; 32])))[Label::Hello.header_len()..])?;
+    let summary = Summary { documents: 3, digest: [1; 32], seen: [2; 32] }.frame();
+    write("control", "summary", &summary[Label::Summary.header_len()..])
+}
+
+fn records() -> io::Result<()> {
+    for count in 0..3 {
+        let heads = (0..count).map(|head| ChangeHash([head; 32])).collect();
+        let mut record = Record::automerge(Heads::new(heads), 1000, 2);
+        write("record", &format!("heads_{count}"), &record.encode())?;
+        record.shared = Some(9);
+        write("record", &format!("shared_heads_{count}"), &record.encode())?;
+    }
+    Ok(())
+}
+
+fn tickets() -> io::Result<()> {
+    let addrs = vec![
+        "192.0.2.7:4040".parse().expect("an address"),
+        "[2001:db8::1]:65535".parse().expect("an address"),
+    ];
+    let ticket = Ticket { peer: PeerId([0xab; 32]), addrs, invitation: Some(Invitation([3; 32])) };
+    write("ticket", "text", ticket.to_string().as_bytes())?;
+    // The same as the law takes it, and the smallest.
+    let body = [&[1][..], &[0xab; 32]].concat();
+    write("ticket", "smallest", &body)?;
+    let items = [&[1, 32][..], &[3; 32], &[2, 6, 192, 0, 2, 7, 15, 200], &[3, 18], &[9; 18]].concat();
+    write("ticket", "items", &[&body[..], &items].concat())
+}
+
+/// Documents with one of everything, compressed and not, as a whole and as changes.
+fn documents() -> io::Result<()> {
+    let mut doc = AutoCommit::new().with_actor(ActorId::from([1; 16]));
+    everything(&mut doc).expect("valid edits");
+    let mut other = doc.fork().with_actor(ActorId::from([2; 16]));
+    other.put(ROOT, "conflict", 1).expect("a valid edit");
+    doc.put(ROOT, "conflict", "two").expect("a valid edit");
+    doc.merge(&mut other).expect("a fork");
+    write("admit", "everything", &doc.save())?;
+    write("admit", "everything_plain", &doc.save_nocompress())?;
+    write("admit", "everything_changes", &doc.save_after(&[]))?;
+    for (number, change) in doc.get_changes(&[]).iter().enumerate() {
+        write("admit", &format!("change_{number}"), change.raw_bytes())?;
+    }
+
+    let mut long = Automerge::new().with_actor(ActorId::from([3; 16]));
+    let mut edit = long.transaction();
+    let text = edit.put_object(ROOT, "text", ObjType::Text).expect("a valid edit");
+    edit.splice_text(&text, 0, 0, &"peat ".repeat(200)).expect("a valid edit");
+    edit.commit();
+    write("admit", "deflated", &long.save())?;
+    let mut change = long.get_changes(&[]).pop().expect("one change");
+    write("admit", "deflated_change", &change.bytes())
+}
+
+fn everything(doc: &mut AutoCommit) -> Result<(), automerge::AutomergeError> {
+    let list = doc.put_object(ROOT, "list", ObjType::List)?;
+    let values = [
+        ScalarValue::Null,
+        ScalarValue::Boolean(true),
+        ScalarValue::Int(-5),
+        ScalarValue::Uint(5),
+        ScalarValue::F64(0.5),
+        ScalarValue::Timestamp(1_700_000_000_000),
+        ScalarValue::Bytes(vec![1, 2, 3]),
+        ScalarValue::counter(4),
+    ];
+    for (index, value) in values.into_iter().enumerate() {
+        doc.insert(&list, index, value)?;
+    }
+    doc.commit();
+    doc.increment(&list, 7, 3)?;
+    doc.delete(&list, 0)?;
+    doc.commit();
+    let text = doc.put_object(ROOT, "text", ObjType::Text)?;
+    doc.splice_text(&text, 0, 0, "heather and peat")?;
+    let bold = Mark::new("bold".to_owned(), true, 2, 7);
+    doc.mark(&text, bold, ExpandMark::Both)?;
+    doc.splice_text(&text, 3, 2, "å∂")?;
+    let map = doc.put_object(ROOT, "map", ObjType::Map)?;
+    for key in ["a", "b", "c"] {
+        doc.put(&map, key, doc.length(&list) as i64)?;
+    }
+    doc.delete(&map, "b")?;
+    doc.commit();
+    Ok(())
+}
