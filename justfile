@@ -31,6 +31,10 @@ sim seed="42" *args:
 sim-volume count="100000" *args:
     cargo run --release -p peat-tests --bin sim -- --nodes 3 --docs 10 --steps 400 --count {{ count }} {{ args }}
 
+# 200 rounds of killing a serving node while it is written to; `PEAT_SEED` chooses the moments
+crash-volume rounds="200":
+    PEAT_CRASH_ROUNDS={{ rounds }} cargo test --release -p peat-cli --test process -- --nocapture crashes::
+
 # Fuzz one target (needs `cargo install cargo-fuzz`; stable Rust will do)
 fuzz target seconds="60":
     cargo fuzz run --sanitizer none {{ target }} -- -max_total_time={{ seconds }}

@@ -136,9 +136,14 @@ pub(crate) struct Serve {
     stderr: Receiver<Vec<u8>>,
 }
 
-/// Starts `peat serve` on loopback and waits until it serves.
+/// Starts `peat serve` on a free port of loopback and waits until it serves.
 pub(crate) fn serve(dir: &Path, more: &[&str]) -> Serve {
-    let mut command = command(dir, ["--json", "serve", "--listen", "127.0.0.1:0"]);
+    serve_on("127.0.0.1:0", dir, more)
+}
+
+/// Starts `peat serve` on this address and waits until it serves.
+pub(crate) fn serve_on(listen: &str, dir: &Path, more: &[&str]) -> Serve {
+    let mut command = command(dir, ["--json", "serve", "--listen", listen]);
     command.args(more).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = Guard(command.spawn().expect("peat starts"));
     let mut stdout = BufReader::new(child.0.stdout.take().expect("piped"));
@@ -165,6 +170,18 @@ pub(crate) fn serve(dir: &Path, more: &[&str]) -> Serve {
 impl Serve {
     pub(crate) fn peat<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Ended {
         peat(&self.dir, args)
+    }
+
+    /// Where it listens, for a restart in the same place.
+    pub(crate) fn addr(&self) -> String {
+        let ticket: Ticket = self.ticket.parse().expect("our own ticket");
+        ticket.addrs.first().expect("an address").to_string()
+    }
+
+    /// Ends it as a power cut or the kernel does, at any moment.
+    pub(crate) fn kill(self) {
+        let (status, ..) = self.end_by("KILL");
+        assert_eq!(status.code(), None, "it ended by the signal");
     }
 
     /// The ticket without its invitation, as a stranger might guess it.
