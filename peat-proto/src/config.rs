@@ -36,6 +36,11 @@ pub struct Config {
     /// The size that frames are filled up to, in bytes. Default 64 KiB: 2 s at 256 kbit/s is too long for one frame,
     /// so below 2 Mbit/s a quarter of it is used (0.5 s).
     pub frame_bytes: usize,
+    /// Smallest send window of a connection, in bytes. Default 8 KiB: a quarter of a second at 256 kbit/s.
+    pub window_min: usize,
+    /// Largest send window of a connection, in bytes. Default 4 MiB: 300 Mbit/s at a round trip of 100 ms. One frame may
+    /// always be in flight, whatever the window.
+    pub window_max: usize,
     /// Time in which a frame must be complete after its first byte. Default 30 s.
     pub frame_deadline: Duration,
     /// Time in which a connection must have said who it is. Default 10 s.
@@ -109,6 +114,8 @@ impl Default for Config {
             max_snapshot: 16 << 20,
             max_batch: 1 << 20,
             frame_bytes: 64 << 10,
+            window_min: 8 << 10,
+            window_max: 4 << 20,
             frame_deadline: Duration::from_secs(30),
             hello_deadline: Duration::from_secs(10),
             max_intents: 4096,

@@ -18,6 +18,7 @@ use crate::store::{Kind, Record, StoreFault};
 use crate::time::Now;
 
 mod cache;
+mod check;
 mod digest;
 pub(crate) mod document;
 pub(crate) mod history;
@@ -53,6 +54,11 @@ pub(crate) enum Effect {
         conn: ConnId,
         doc: DocId,
     },
+    /// What this connection waited for cannot be had now.
+    Denied {
+        conn: ConnId,
+        doc: DocId,
+    },
     /// This peer's admission is durable.
     Admitted(PeerId),
     Load(LoadId, DocId),
@@ -66,7 +72,7 @@ pub(crate) enum View<'a> {
     Absent,
     /// Content is not in memory; [`Docs::await_content`] brings it.
     Cold(&'a Document),
-    /// It cannot be read, or a later version wrote it.
+    /// A later version wrote it.
     Unreadable,
     Live(&'a Document, &'a Live),
 }
@@ -203,8 +209,8 @@ impl Docs {
             Some(document) => match &document.phase {
                 Phase::Live(live) if document.exists() => View::Live(document, live),
                 Phase::Live(_) => View::Absent,
-                Phase::Quarantined => View::Unreadable,
-                Phase::Cold | Phase::Loading | Phase::Busy => View::Cold(document),
+                // To ask for a quarantined document is to try it again.
+                Phase::Cold | Phase::Loading | Phase::Busy | Phase::Quarantined => View::Cold(document),
             },
         }
     }
@@ -225,10 +231,16 @@ impl Docs {
 
     /// Forgets what a connection waited for.
     pub(crate) fn disregard(&mut self, conn: ConnId) {
-        for attention in self.attention.values_mut() {
-            attention.waiters.remove(&conn);
+        let mut idle = Vec::new();
+        self.attention.retain(|doc, attention| {
+            if attention.waiters.remove(&conn) && attention.is_idle() {
+                idle.push(doc.clone());
+            }
+            !attention.is_idle()
+        });
+        for doc in idle {
+            self.drop_unborn(&doc);
         }
-        self.attention.retain(|_, attention| !attention.is_idle());
     }
 
     pub(crate) fn touch(&mut self, doc: &DocId) {
@@ -257,6 +269,7 @@ impl Docs {
             attention.opens = attention.opens.saturating_sub(1);
             if attention.is_idle() {
                 self.attention.remove(doc);
+                self.drop_unborn(doc);
             }
         }
     }
@@ -354,6 +367,11 @@ impl Docs {
         self.attention.entry(doc.clone()).or_default().inbox.push(incoming);
         self.fetch(doc);
         Ok(())
+    }
+
+    /// Whether neither work waits nor anybody is to be told of any.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.effects.is_empty() && self.ready.is_empty()
     }
 
     /// Does one piece of waiting work; false when there is none.
@@ -554,6 +572,9 @@ impl Docs {
         if attention.opens > 0 {
             self.effects.push_back(Effect::Event(Event::OpenFailed { doc: doc.clone(), fault }));
         }
+        for conn in std::mem::take(&mut attention.waiters) {
+            self.effects.push_back(Effect::Denied { conn, doc: doc.clone() });
+        }
         for incoming in std::mem::take(&mut attention.inbox) {
             let size = incoming.payload.len();
             let report = Report { source: incoming.source, outcome: Err(Refusal::Quarantined), heads: None, size };
@@ -657,7 +678,8 @@ impl Docs {
         if self.attention.get(doc).is_some_and(|attention| attention.opens == 0 && attention.inbox.is_empty()) {
             self.attention.remove(doc);
         }
-        if self.attention.contains_key(doc) || self.get(doc).is_none_or(Document::exists) {
+        let stays = |document: &Document| document.exists() || matches!(document.phase, Phase::Busy);
+        if self.attention.contains_key(doc) || self.get(doc).is_none_or(stays) {
             return;
         }
         if let Some(Document { phase: Phase::Live(live), .. }) = self.classes[class].remove(doc) {

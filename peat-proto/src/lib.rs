@@ -12,6 +12,7 @@
 #![deny(missing_docs)]
 
 pub mod admit;
+pub mod check;
 pub mod config;
 mod doc;
 mod error;

@@ -20,6 +20,7 @@ use crate::store::{Entry, StoreCommand, Stored};
 use crate::time::{Now, Time};
 use crate::wire::Caps;
 
+mod check;
 mod greet;
 mod receive;
 mod send;
@@ -46,6 +47,8 @@ pub use tick::Reason;
 pub struct Node {
     config: Config,
     caps: Caps,
+    /// Of connections over which no documents flow: nothing but greetings.
+    stranger_caps: Caps,
     local: PeerId,
     boot: u64,
     now: Now,
@@ -116,6 +119,7 @@ impl Node {
         }
         Self {
             caps: Caps::new(&config),
+            stranger_caps: Caps { delta: 0, snapshot: 0, batch: 0, ..Caps::new(&config) },
             wanted: Wanted::new(config.dial_min, config.dial_max),
             config,
             local,
@@ -186,7 +190,8 @@ impl Node {
             if let Some(frame) = self.next_frame() {
                 return Some(frame);
             }
-            if self.docs.effects.is_empty() && self.out.is_empty() && !self.rest() {
+            // Making a frame may have asked for content that is in memory, or for a saved form.
+            if self.docs.is_settled() && self.out.is_empty() && !self.rest() {
                 self.docs.evict();
                 return None;
             }
@@ -282,6 +287,13 @@ impl Node {
                 let class = self.docs.class(&doc);
                 if let Some(conn) = self.conns.get_mut(&conn) {
                     conn.enqueue(class, &doc);
+                }
+            }
+            Effect::Denied { conn, doc } => {
+                // The next survey comes back to it, ever more rarely.
+                let class = self.docs.class(&doc);
+                if let Some(conn) = self.conns.get_mut(&conn) {
+                    conn.end_exchange(class, &doc);
                 }
             }
             Effect::Admitted(peer) => self.admission_is_durable(peer),

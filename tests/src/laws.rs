@@ -17,11 +17,13 @@ use peat_proto::wire::{
 };
 
 mod admission;
+mod fleet;
 #[path = "../../peat-proto/tests/common/heap.rs"]
 pub mod heap;
 mod seal;
 
 pub use admission::admit;
+pub use fleet::world;
 
 /// A law, by the name of its fuzz target and its corpus.
 pub type Law = (&'static str, fn(&[u8]) -> bool);
@@ -35,6 +37,7 @@ pub const ALL: &[Law] = &[
     ("frames", frames),
     ("record", record),
     ("ticket", ticket),
+    ("world", world),
 ];
 
 /// A stream: `flags u8 | pieces u8 | length u8 of each piece | bytes`. However it is cut into pieces, the same frames
@@ -59,7 +62,9 @@ pub fn frames(input: &[u8]) -> bool {
     let mut rest = &stream[..];
     for next in &incoming {
         rest = match next {
-            Incoming::Frame(frame) => rest.strip_prefix(&written(frame)[..]).expect("a frame is written as it was read"),
+            Incoming::Frame(frame) => {
+                rest.strip_prefix(&written(frame)[..]).expect("a frame is written as it was read")
+            }
             Incoming::Skipped { bytes, .. } => {
                 let bytes = usize::try_from(*bytes).expect("no more than there is");
                 rest.get(bytes..).expect("no more is skipped than there is")

@@ -48,6 +48,25 @@ impl Cache {
         self.insert(doc, live);
     }
 
+    /// Sets the budget in bytes; answers the one before.
+    pub(crate) fn set_budget(&mut self, budget: usize) -> usize {
+        std::mem::replace(&mut self.budget, budget)
+    }
+
+    pub(crate) fn is_within_budget(&self) -> bool {
+        self.bytes <= self.budget
+    }
+
+    /// The loaded documents, the one that was used longest ago first.
+    pub(crate) fn documents(&self) -> impl Iterator<Item = &DocId> {
+        self.order.values().map(|(doc, _)| doc)
+    }
+
+    /// Whether the sum is that of its parts.
+    pub(crate) fn is_consistent(&self) -> bool {
+        self.bytes == self.order.values().map(|(_, memory)| memory).sum::<usize>()
+    }
+
     /// Offers the documents that were used longest ago to `let_go`, until the budget holds; it answers the bytes it freed,
     /// or `None` for a document that must stay. Looks at no more than 64 that must stay in one call.
     pub(crate) fn shrink(&mut self, mut let_go: impl FnMut(&DocId) -> Option<usize>) {

@@ -93,6 +93,24 @@ impl Writer {
         }
     }
 
+    /// Whether the document waits for a batch.
+    pub(crate) fn awaits(&self, doc: &DocId) -> bool {
+        self.queue.contains(doc)
+    }
+
+    /// Whether no document waits twice.
+    pub(crate) fn is_distinct(&self) -> bool {
+        self.queue.iter().collect::<std::collections::BTreeSet<_>>().len() == self.queue.len()
+    }
+
+    /// Received bytes that the batch under way carries.
+    pub(crate) fn carried_bytes(&self) -> usize {
+        match &self.state {
+            State::Writing(flight) => flight.docs.iter().map(|carried| carried.received).sum(),
+            State::Idle | State::Failed { .. } => 0,
+        }
+    }
+
     pub(crate) fn deadline(&self) -> Option<Time> {
         match &self.state {
             State::Failed { until } => Some(*until),
@@ -174,6 +192,11 @@ impl Docs {
             _ => (bytes.clone(), false),
         };
         if chunk.is_empty() {
+            // Nothing is left to be written: a compaction that came too late.
+            document.unsaved = None;
+            if let Some(edit) = edit {
+                self.effects.push_back(Effect::Event(Event::Durable { doc: doc.clone(), edit }));
+            }
             return None;
         }
         let (stored, chunks) =
@@ -218,7 +241,7 @@ impl Docs {
         let freed = unsaved.local.iter().take_while(|change| edit.is_some_and(|edit| change.edit <= edit)).count();
         let freed: Vec<_> = unsaved.local.drain(..freed).collect();
         let mut edit = edit;
-        if unsaved.bytes.is_empty() && unsaved.local.is_empty() {
+        if unsaved.bytes.is_empty() && unsaved.local.is_empty() && !unsaved.queued {
             // An import of what was known already may have come in meanwhile: it is as safe as what it repeats.
             edit = edit.max(unsaved.edit);
             document.unsaved = None;

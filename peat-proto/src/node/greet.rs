@@ -6,6 +6,7 @@ use super::Node;
 use crate::id::{ConnId, Invitation, PeerId};
 use crate::io::{CloseCode, Event, Link, Output, Role};
 use crate::peer::connection::{Conn, Phase};
+use crate::peer::window::Window;
 use crate::wire::Hello;
 
 impl Node {
@@ -27,7 +28,8 @@ impl Node {
         self.wanted.connected(&peer);
         let deadline = self.now.mono + self.config.hello_deadline;
         let again = (!link.reliable).then(|| self.now.mono + self.config.retry_min);
-        let mut conn = Conn::new(id, peer, link, Phase::Greeting { deadline, again });
+        let window = Window::new(link.rtt, self.config.window_min, self.config.window_max);
+        let mut conn = Conn::new(id, peer, link, Phase::Greeting { deadline, again }, window);
         conn.control.push_back(self.hello(&conn).frame());
         self.conns.insert(id, conn);
     }

@@ -84,9 +84,10 @@ impl Node {
 
     fn read_frames(&mut self, id: ConnId, stream: StreamId) -> Result<(), FrameError> {
         loop {
-            let incoming = self.conns.get_mut(&id).and_then(|conn| conn.streams.get_mut(&stream));
-            let Some(incoming) = incoming else { return Ok(()) };
-            match incoming.assembler.next(&self.caps)? {
+            let Some(conn) = self.conns.get_mut(&id) else { return Ok(()) };
+            let caps = if conn.is_serving() { &self.caps } else { &self.stranger_caps };
+            let Some(incoming) = conn.streams.get_mut(&stream) else { return Ok(()) };
+            match incoming.assembler.next(caps)? {
                 None => return Ok(()),
                 Some(Incoming::Skipped { .. }) => self.stats.skipped += 1,
                 Some(Incoming::Frame(frame)) => {

@@ -62,9 +62,6 @@ impl Node {
         if !conn.is_serving() || !conn.window.is_open(0) {
             return None;
         }
-        if let Some((lane, frame)) = conn.overhang.take() {
-            return Some((lane, frame, true));
-        }
         loop {
             let conn = self.conns.get_mut(&id)?;
             let waits = |class: Class| {
@@ -72,7 +69,7 @@ impl Node {
             };
             let class = conn.shares.pick(waits)?;
             let before =
-                (conn.queue.len(), conn.survey.listing.as_ref().and_then(|listing| listing.behind(class).cloned()));
+                (conn.queued(), conn.survey.listing.as_ref().and_then(|listing| listing.behind(class).cloned()));
             if let Some((frame, data)) = self.class_frame(id, class) {
                 let conn = self.conns.get_mut(&id)?;
                 let waits: Vec<Class> = Class::ALL.into_iter().filter(|class| conn.has_queued(*class)).collect();
@@ -81,7 +78,7 @@ impl Node {
             }
             let conn = self.conns.get(&id)?;
             let listing = conn.survey.listing.as_ref();
-            let after = (conn.queue.len(), listing.and_then(|listing| listing.behind(class).cloned()));
+            let after = (conn.queued(), listing.and_then(|listing| listing.behind(class).cloned()));
             // A push that waits for its exchanges makes no progress now and is no reason to go on.
             if before == after && listing.is_some_and(|listing| listing.waits(class)) {
                 return None;
@@ -92,6 +89,9 @@ impl Node {
     /// One frame of one class: what its exchanges have to say, then the list.
     fn class_frame(&mut self, id: ConnId, class: Class) -> Option<(Bytes, bool)> {
         let conn = self.conns.get_mut(&id)?;
+        if let Some(frame) = conn.overhang.remove(&class) {
+            return Some((frame, true));
+        }
         let target = conn.window.frame_bytes(self.config.frame_bytes);
         let mut filling = Filling::default();
         while filling.bytes < target {
@@ -102,7 +102,7 @@ impl Node {
             if len > target && !filling.entries.is_empty() {
                 // Too large to share a frame: it goes next.
                 let frame = single(&entry)?;
-                self.conns.get_mut(&id)?.overhang = Some((Lane::Class(class), frame));
+                self.conns.get_mut(&id)?.overhang.insert(class, frame);
                 break;
             }
             filling.bytes += len;

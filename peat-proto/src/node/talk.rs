@@ -75,8 +75,10 @@ impl Node {
         match outcome {
             Ok(()) | Err(Refusal::MissingChanges) => {
                 let class = self.docs.class(doc);
+                let most = self.config.max_exchanges;
                 let Some(conn) = self.conns.get_mut(&id) else { return };
-                if let Some(exchange) = conn.exchanges.get_mut(doc) {
+                // It may have ended meanwhile, for instance because both sides were level before this was applied.
+                if let Some(exchange) = conn.exchange(doc, most, Exchange::unknown) {
                     if heads.is_some() {
                         exchange.heard_snapshot(heads);
                     }
@@ -109,16 +111,18 @@ impl Node {
                 conn.equal.remove(slot);
                 continue;
             }
+            // Who sent the change is answered on its own account.
+            if sources.contains(&conn.id) {
+                conn.equal.remove(slot);
+                continue;
+            }
             if !conn.exchanges.contains_key(doc) {
                 let Some(basis) = conn.basis(doc, class, slot, before) else { continue };
                 if conn.exchange(doc, most, || basis).is_none() {
                     continue;
                 }
             }
-            // Who sent the change is answered on its own account.
-            if !sources.contains(&conn.id) {
-                conn.enqueue(class, doc);
-            }
+            conn.enqueue(class, doc);
         }
     }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::heads::Heads;
 use crate::id::{ConnId, DocId, PeerId, StreamId};
-use crate::io::{Lane, Link};
+use crate::io::Link;
 use crate::peer::bits::Bits;
 use crate::peer::shares::Shares;
 use crate::peer::streams::Stream;
@@ -35,14 +35,14 @@ pub(crate) struct Conn {
     pub(crate) shares: Shares,
     /// Control frames that wait; a handful.
     pub(crate) control: VecDeque<Bytes>,
-    /// A frame that was made and did not fit behind its predecessor; at most one.
-    pub(crate) overhang: Option<(Lane, Bytes)>,
+    /// Frames that were made and did not fit behind their predecessors; each goes when its class is next.
+    pub(crate) overhang: BTreeMap<Class, Bytes>,
     /// Documents whose copies are equal on both sides.
     pub(crate) equal: Bits,
     /// Documents that are followed one by one because they differ, or may.
     pub(crate) exchanges: BTreeMap<DocId, Exchange>,
     /// Which of them have something to say: intents, not bytes.
-    pub(crate) queue: BTreeSet<(Class, u64, DocId)>,
+    pub(crate) queues: [BTreeMap<u64, DocId>; 5],
     pub(crate) next_age: u64,
     /// Deadlines of the exchanges.
     pub(crate) timers: BTreeSet<(Time, DocId)>,
@@ -62,7 +62,7 @@ pub(crate) enum Phase {
 }
 
 impl Conn {
-    pub(crate) fn new(id: ConnId, peer: PeerId, link: Link, phase: Phase) -> Self {
+    pub(crate) fn new(id: ConnId, peer: PeerId, link: Link, phase: Phase, window: Window) -> Self {
         Self {
             id,
             peer,
@@ -71,13 +71,13 @@ impl Conn {
             boot: None,
             streams: BTreeMap::new(),
             held: BTreeMap::new(),
-            window: Window::new(link.rtt),
+            window,
             shares: Shares::default(),
             control: VecDeque::new(),
-            overhang: None,
+            overhang: BTreeMap::new(),
             equal: Bits::default(),
             exchanges: BTreeMap::new(),
-            queue: BTreeSet::new(),
+            queues: Default::default(),
             next_age: 0,
             timers: BTreeSet::new(),
             survey: Survey::new(),
@@ -100,31 +100,34 @@ impl Conn {
         if exchange.queued.is_none() {
             self.next_age += 1;
             exchange.queued = Some(self.next_age);
-            self.queue.insert((class, self.next_age, doc.clone()));
+            self.queues[class.index()].insert(self.next_age, doc.clone());
         }
     }
 
     /// The longest-waiting exchange of a class; it leaves the queue.
     pub(crate) fn dequeue(&mut self, class: Class) -> Option<DocId> {
-        let first = self.queue.iter().find(|(queued, ..)| *queued == class)?.clone();
-        self.queue.remove(&first);
-        if let Some(exchange) = self.exchanges.get_mut(&first.2) {
+        let (_, doc) = self.queues[class.index()].pop_first()?;
+        if let Some(exchange) = self.exchanges.get_mut(&doc) {
             exchange.queued = None;
         }
-        Some(first.2)
+        Some(doc)
     }
 
-    /// Whether an exchange of this class has something to say.
+    /// Whether something of this class can be said.
     pub(crate) fn has_queued(&self, class: Class) -> bool {
-        let mut rest = self.queue.iter();
-        rest.next().is_some_and(|(first, ..)| *first == class) || rest.any(|(queued, ..)| *queued == class)
+        self.overhang.contains_key(&class) || !self.queues[class.index()].is_empty()
+    }
+
+    /// How many exchanges have something to say.
+    pub(crate) fn queued(&self) -> usize {
+        self.queues.iter().map(BTreeMap::len).sum()
     }
 
     /// Forgets an exchange and everything that hangs on it.
     pub(crate) fn end_exchange(&mut self, class: Class, doc: &DocId) {
         let Some(exchange) = self.exchanges.remove(doc) else { return };
         if let Some(age) = exchange.queued {
-            self.queue.remove(&(class, age, doc.clone()));
+            self.queues[class.index()].remove(&age);
         }
         if let Some(deadline) = exchange.deadline {
             self.timers.remove(&(deadline, doc.clone()));

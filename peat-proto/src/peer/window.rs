@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use crate::time::Time;
 
-/// Smallest and largest window, in bytes.
-const MIN: usize = 8 << 10;
-const MAX: usize = 4 << 20;
+/// The window of a path that has not been measured, in bytes.
+const START: usize = 64 << 10;
 
 /// Below this rate, in bytes a second (2 Mbit/s), frames are kept four times smaller.
 const SLOW: u64 = 250_000;
@@ -17,6 +16,8 @@ const SLOW: u64 = 250_000;
 pub(crate) struct Window {
     in_flight: usize,
     size: usize,
+    min: usize,
+    max: usize,
     rtt: Duration,
     /// Bytes that left since `since`, while the window was never empty.
     left: usize,
@@ -26,9 +27,11 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    pub(crate) fn new(rtt: Option<Duration>) -> Self {
+    /// A window of at least `min` and at most `max` bytes; the least counts where they contradict.
+    pub(crate) fn new(rtt: Option<Duration>, min: usize, max: usize) -> Self {
         let rtt = rtt.unwrap_or(Duration::from_millis(100)).max(Duration::from_millis(10));
-        Self { in_flight: 0, size: 64 << 10, rtt, left: 0, since: None, rate: 0 }
+        let max = max.max(min);
+        Self { in_flight: 0, size: START.clamp(min, max), min, max, rtt, left: 0, since: None, rate: 0 }
     }
 
     pub(crate) fn in_flight(&self) -> usize {
@@ -68,15 +71,15 @@ impl Window {
         self.left += bytes;
         let Some(since) = self.since else { return };
         let span = now.since(since);
-        // Short spans say little; an idle path says nothing.
-        if span >= self.rtt || (self.in_flight == 0 && self.left >= self.size / 2) {
+        // A round trip or a whole window tells the rate; less says little, and an idle path says nothing.
+        if span >= self.rtt || self.left >= self.size {
             let micros = u64::try_from(span.as_micros()).unwrap_or(u64::MAX).max(100);
             let sample = (self.left as u64).saturating_mul(1_000_000) / micros;
             self.rate = if self.rate == 0 { sample } else { (self.rate * 7 + sample) / 8 };
             // A path that gave back everything could have carried more: grow by what it carried at most twofold.
             let product = self.rate.saturating_mul(u64::try_from(self.rtt.as_micros()).unwrap_or(u64::MAX)) / 500_000;
-            let product = usize::try_from(product).unwrap_or(MAX);
-            self.size = product.clamp(self.size / 2, self.size.saturating_mul(2)).clamp(MIN, MAX);
+            let product = usize::try_from(product).unwrap_or(self.max);
+            self.size = product.clamp(self.size / 2, self.size.saturating_mul(2)).clamp(self.min, self.max);
             self.since = if self.in_flight == 0 { None } else { Some(now) };
             self.left = 0;
         } else if self.in_flight == 0 {
@@ -89,12 +92,15 @@ impl Window {
 mod tests {
     use super::*;
 
+    const MIN: usize = 8 << 10;
+    const MAX: usize = 4 << 20;
+
     #[test]
     fn the_window_follows_the_path_between_its_bounds() {
         for (bytes_per_second, low, high) in [(32_000_u64, MIN, 16 << 10), (100_000_000, 2 << 20, MAX)] {
-            let mut window = Window::new(Some(Duration::from_millis(100)));
+            let mut window = Window::new(Some(Duration::from_millis(100)), MIN, MAX);
             let mut now = Time::ZERO;
-            for _ in 0..400 {
+            for _ in 0..4000 {
                 while window.is_open(0) {
                     window.send(now, 4096);
                 }
@@ -107,7 +113,7 @@ mod tests {
 
     #[test]
     fn one_frame_of_any_size_may_always_go() {
-        let mut window = Window::new(None);
+        let mut window = Window::new(None, MIN, MAX);
         window.send(Time::ZERO, 100 << 20);
         assert!(!window.is_open(0));
         window.sent(Time::ZERO, usize::MAX);

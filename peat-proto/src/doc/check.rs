@@ -1,0 +1,103 @@
+//! The invariants of the index, the cache and what is on its way to the store.
+
+use super::document::{Document, Phase};
+use super::{Docs, SetDigest};
+use crate::check::Violation;
+use crate::heads::Heads;
+use crate::id::{ConnId, DocId};
+
+impl Docs {
+    /// Checks what holds between drains.
+    pub(crate) fn check(&self) -> Result<(), Violation> {
+        Violation::of_node(self.effects.is_empty() && self.ready.is_empty(), "a drained node has no work left")?;
+        let (mut existing, mut live, mut slots) = (0, 0, Vec::new());
+        let mut digest = SetDigest::default();
+        for (doc, document) in self.classes.iter().flatten() {
+            self.check_document(doc, document)?;
+            digest.insert(doc, &document.offered);
+            existing += u64::from(document.exists());
+            live += usize::from(document.live().is_some());
+            slots.push(document.slot);
+        }
+        Violation::of_node(self.writer.is_distinct(), "no document waits twice to be written")?;
+        Violation::of_node(digest == self.digest, "the digest follows the documents")?;
+        Violation::of_node(existing == self.existing, "existing documents are counted")?;
+        Violation::of_node(live == self.cache.len(), "the cache knows every loaded document")?;
+        Violation::of_node(slots.iter().all(|slot| *slot < self.next_slot), "slots are drawn")?;
+        slots.sort_unstable();
+        Violation::of_node(slots.is_sorted_by(|a, b| a < b), "no slot is used twice")?;
+        let awaited = self.loads.values().chain(&self.to_load);
+        for doc in awaited {
+            let loading = self.get(doc).is_some_and(|document| matches!(document.phase, Phase::Loading));
+            Violation::of_doc(loading, "only a loading document is loaded", doc)?;
+        }
+        self.check_received()?;
+        self.check_cache()
+    }
+
+    /// Whether something is under way for this document that will wake this connection's exchange.
+    pub(crate) fn attends(&self, doc: &DocId, conn: ConnId) -> bool {
+        let busy = self.get(doc).is_some_and(|document| matches!(document.phase, Phase::Busy));
+        let attention = self.attention.get(doc);
+        busy || attention.is_some_and(|attention| attention.waiters.contains(&conn) || !attention.inbox.is_empty())
+    }
+
+    /// Evicts everything that may be.
+    pub(crate) fn evict_all(&mut self) {
+        let budget = self.cache.set_budget(0);
+        self.evict();
+        self.cache.set_budget(budget);
+    }
+
+    fn check_document(&self, doc: &DocId, document: &Document) -> Result<(), Violation> {
+        let rule = |holds, rule| Violation::of_doc(holds, rule, doc);
+        let attention = self.attention.get(doc);
+        let inbox = attention.is_some_and(|attention| !attention.inbox.is_empty());
+        match &document.phase {
+            Phase::Cold | Phase::Quarantined => rule(!inbox, "what arrived is worked on or answered")?,
+            Phase::Loading => {
+                let mut awaited = self.loads.values().chain(&self.to_load);
+                rule(awaited.any(|awaited| awaited == doc), "a loading document is asked of the store")?;
+            }
+            Phase::Busy => {}
+            Phase::Live(live) => {
+                rule(!inbox, "what arrived is merged at once")?;
+                rule(Heads::new(live.doc.get_heads()) == document.heads(), "heads are those of the content")?;
+            }
+        }
+        if let Some(unsaved) = &document.unsaved {
+            let under_way = unsaved.queued || self.writer.carries(doc);
+            rule(under_way, "what is unsaved is on its way to the store")?;
+            rule(unsaved.queued || unsaved.bytes.is_empty(), "unsaved bytes wait for a batch")?;
+            rule(!unsaved.queued || self.writer.awaits(doc), "a queued document stands in the queue")?;
+        }
+        let busy = matches!(document.phase, Phase::Busy);
+        rule(document.exists() || busy || attention.is_some(), "an unborn document is waited for")
+    }
+
+    fn check_received(&self) -> Result<(), Violation> {
+        let documents = || self.classes.iter().flat_map(|class| class.values());
+        if documents().any(|document| matches!(document.phase, Phase::Busy)) {
+            return Ok(());
+        }
+        let inboxes = self.attention.values().flat_map(|attention| &attention.inbox);
+        let waiting: usize = inboxes.map(|incoming| incoming.payload.len()).sum();
+        let unsaved: usize =
+            documents().filter_map(|document| document.unsaved.as_ref()).map(|unsaved| unsaved.received).sum();
+        let counted = waiting + unsaved + self.writer.carried_bytes();
+        Violation::of_node(self.received == counted, "received bytes are counted until they are durable")
+    }
+
+    /// Above its budget the cache holds only what may not go, or more of that than it looks at in one drain.
+    fn check_cache(&self) -> Result<(), Violation> {
+        Violation::of_node(self.cache.is_consistent(), "the cache counts its bytes")?;
+        if self.cache.is_within_budget() {
+            return Ok(());
+        }
+        let pinned = |doc: &DocId| {
+            self.attention.contains_key(doc) || self.get(doc).is_some_and(|document| !document.is_clean())
+        };
+        let loose = self.cache.documents().take(64).find(|doc| !pinned(doc));
+        loose.map_or(Ok(()), |doc| Violation::of_doc(false, "the cache stays within its budget", doc))
+    }
+}

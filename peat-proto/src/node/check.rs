@@ -1,0 +1,71 @@
+//! The invariants of connections, and what tests may do to a node.
+
+use super::Node;
+use crate::check::Violation;
+use crate::id::ConnId;
+use crate::peer::connection::Conn;
+use crate::policy::Class;
+
+/// Control frames that may wait on one connection: a greeting, its repetition, and room to spare.
+const MAX_CONTROL: usize = 8;
+
+impl Node {
+    /// Checks the structural invariants of a drained node. Costs time in proportion to what the node holds.
+    ///
+    /// # Errors
+    /// [`Violation`] names the first rule that is broken.
+    pub fn check(&self) -> Result<(), Violation> {
+        self.docs.check()?;
+        let buffered: usize =
+            self.conns.values().flat_map(|conn| conn.streams.values()).map(|stream| stream.assembler.buffered()).sum();
+        Violation::of_node(self.receiving == buffered, "partial frames are counted")?;
+        Violation::of_node(buffered <= self.config.receive_budget, "partial frames stay within their budget")?;
+        Violation::of_node(self.conns.len() <= self.config.max_connections, "connections stay within their number")?;
+        self.conns.values().try_for_each(|conn| self.check_conn(conn))
+    }
+
+    fn check_conn(&self, conn: &Conn) -> Result<(), Violation> {
+        let rule = |holds, rule| Violation::of_conn(holds, rule, conn.id, None);
+        rule(conn.exchanges.len() <= self.config.max_exchanges, "exchanges stay within their number")?;
+        rule(conn.streams.len() <= self.config.max_streams, "streams stay within their number")?;
+        rule(conn.control.len() <= MAX_CONTROL, "control frames do not pile up")?;
+        rule(conn.is_serving() || conn.exchanges.is_empty(), "documents flow only to the admitted")?;
+        rule(conn.equal.len() <= u64::from(self.docs.slots()), "equal documents are known documents")?;
+        for class in Class::ALL {
+            for (age, doc) in &conn.queues[class.index()] {
+                let queued = conn.exchanges.get(doc).and_then(|exchange| exchange.queued);
+                let holds = queued == Some(*age) && self.docs.class(doc) == class;
+                Violation::of_conn(holds, "what is queued is an exchange", conn.id, Some(doc))?;
+            }
+        }
+        for (time, doc) in &conn.timers {
+            let deadline = conn.exchanges.get(doc).and_then(|exchange| exchange.deadline);
+            Violation::of_conn(deadline == Some(*time), "a timer belongs to an exchange", conn.id, Some(doc))?;
+        }
+        for (doc, exchange) in &conn.exchanges {
+            let rule = |holds, rule| Violation::of_conn(holds, rule, conn.id, Some(doc));
+            let queue = &conn.queues[self.docs.class(doc).index()];
+            let stands = exchange.queued.is_none_or(|age| queue.get(&age) == Some(doc));
+            rule(stands, "a queued exchange stands in the queue")?;
+            let timer = exchange.deadline.map(|time| (time, doc.clone()));
+            rule(timer.is_none_or(|entry| conn.timers.contains(&entry)), "a deadline has a timer")?;
+            let awaits = exchange.queued.is_some() || exchange.is_waiting() || self.docs.attends(doc, conn.id);
+            rule(awaits, "an exchange waits for something that will come")?;
+        }
+        Ok(())
+    }
+
+    /// The classes that have something to say on a connection.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn waiting(&self, conn: ConnId) -> Vec<Class> {
+        let conn = self.conns.get(&conn);
+        conn.map(|conn| Class::ALL.into_iter().filter(|class| conn.has_queued(*class)).collect()).unwrap_or_default()
+    }
+
+    /// Lets go of every document that may be let go of.
+    #[doc(hidden)]
+    pub fn evict(&mut self) {
+        self.docs.evict_all();
+    }
+}

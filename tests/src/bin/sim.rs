@@ -1,0 +1,202 @@
+//! `sim`: one simulated fleet, or a hundred thousand.
+
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use clap::Parser;
+use peat_tests::world::{Fired, Mix, Setup, Step, Verdict, as_test, run, shrink, walk};
+use serde_json::json;
+
+/// Worlds that a failing run may cost until its steps are as few as they get.
+const SHRINKING: usize = 2_000;
+
+/// Faults that never fired in so many seeds are a failure of the rig.
+const VOLUME: u64 = 10_000;
+
+/// Runs a fleet of real nodes on virtual time and judges it. Exits with 0, or with 1 on a violation.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Decides everything; with --count the first of many.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Honest nodes.
+    #[arg(long, default_value_t = 3)]
+    nodes: usize,
+    /// Documents.
+    #[arg(long, default_value_t = 10)]
+    docs: usize,
+    /// Steps.
+    #[arg(long, default_value_t = 200)]
+    steps: usize,
+    /// Loss on every path, 0 to 1; drawn from the seed if not given.
+    #[arg(long)]
+    loss: Option<f64>,
+    /// Chance of a crash at every step; drawn from the seed if not given.
+    #[arg(long)]
+    crash: Option<f64>,
+    /// Chance of a partition at every step; drawn from the seed if not given.
+    #[arg(long)]
+    partition: Option<f64>,
+    /// Runs so many seeds on all cores.
+    #[arg(long, default_value_t = 1)]
+    count: u64,
+    /// Prints one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if args.nodes == 0 || args.docs == 0 {
+        eprintln!("error: a world has at least one node and one document");
+        return ExitCode::from(2);
+    }
+    // A panic is a violation, reported as such.
+    std::panic::set_hook(Box::new(|_| {}));
+    let mix = Mix {
+        nodes: args.nodes,
+        docs: args.docs,
+        steps: args.steps,
+        loss: args.loss,
+        crash: args.crash,
+        partition: args.partition,
+    };
+    if args.count == 1 { one(&args, &mix) } else { many(&args, &mix) }
+}
+
+fn one(args: &Args, mix: &Mix) -> ExitCode {
+    let (setup, steps) = walk(args.seed, mix);
+    let verdict = run(&setup, &steps);
+    if args.json {
+        println!("{}", verdict.json());
+    } else {
+        println!("{verdict}");
+    }
+    explain(&setup, &steps, &verdict)
+}
+
+/// Prints the shrunken steps of a failed run.
+fn explain(setup: &Setup, steps: &[Step], verdict: &Verdict) -> ExitCode {
+    let Some(violation) = &verdict.violation else { return ExitCode::SUCCESS };
+    let shrunken = shrink(setup, steps, verdict, SHRINKING);
+    eprintln!("\n{}", as_test(setup, &shrunken, violation));
+    ExitCode::FAILURE
+}
+
+/// A volume run stops after so many failed seeds.
+const FAILURES: usize = 20;
+
+/// What many runs came to.
+#[derive(Default)]
+struct Sum {
+    seeds: u64,
+    steps: u64,
+    edits: u64,
+    frames: u64,
+    bytes: u64,
+    fired: Fired,
+    first: Option<(Setup, Vec<Step>, Verdict)>,
+    /// Seeds and violations.
+    failures: Vec<Verdict>,
+}
+
+fn many(args: &Args, mix: &Mix) -> ExitCode {
+    let begun = Instant::now();
+    let next = AtomicU64::new(args.seed);
+    let failures = AtomicUsize::new(0);
+    let sum = Mutex::new(Sum::default());
+    let end = args.seed.saturating_add(args.count);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                let mut own = Sum::default();
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end || failures.load(Ordering::Relaxed) >= FAILURES {
+                        break;
+                    }
+                    let (setup, steps) = walk(seed, mix);
+                    let verdict = run(&setup, &steps);
+                    own.add(&verdict);
+                    if !verdict.is_ok() {
+                        failures.fetch_add(1, Ordering::Relaxed);
+                        own.failures.push(verdict.clone());
+                        own.first.get_or_insert((setup, steps, verdict));
+                    }
+                }
+                sum.lock().expect("no thread panics with it").merge(own);
+            });
+        }
+    });
+    let sum = sum.into_inner().expect("all threads are done");
+    let seconds = begun.elapsed().as_secs_f64();
+    report(args, &sum, seconds)
+}
+
+fn report(args: &Args, sum: &Sum, seconds: f64) -> ExitCode {
+    let rate = sum.seeds as f64 / seconds.max(1e-9);
+    let never: Vec<String> = sum.fired.never().map(|fault| format!("{fault:?}")).collect();
+    let dull = sum.seeds >= VOLUME && !never.is_empty();
+    let ok = sum.first.is_none() && !dull;
+    if args.json {
+        let value = json!({
+            "ok": ok, "seeds": sum.seeds, "steps": sum.steps, "edits": sum.edits, "frames": sum.frames, "bytes": sum.bytes,
+            "seconds": seconds, "seeds_per_second": rate, "faults": sum.fired.json(), "never": never,
+            "violation": sum.first.as_ref().map(|(.., verdict)| verdict.json()),
+        });
+        println!("{value}");
+    } else {
+        println!(
+            "{} seeds {} steps {} edits {} frames {} bytes {} in {seconds:.1} s: {rate:.0} seeds a second",
+            if ok { "ok" } else { "FAILED" },
+            sum.seeds,
+            sum.steps,
+            sum.edits,
+            sum.frames,
+            sum.bytes,
+        );
+        println!("faults {}", sum.fired.json());
+        if !never.is_empty() {
+            println!("never fired: {}", never.join(", "));
+        }
+        for verdict in &sum.failures {
+            println!("{verdict}");
+        }
+    }
+    match &sum.first {
+        Some((setup, steps, verdict)) => explain(setup, steps, verdict),
+        None if dull => ExitCode::FAILURE,
+        None => ExitCode::SUCCESS,
+    }
+}
+
+impl Sum {
+    fn add(&mut self, verdict: &Verdict) {
+        self.seeds += 1;
+        self.steps += verdict.steps as u64;
+        self.edits += verdict.edits;
+        self.frames += verdict.frames;
+        self.bytes += verdict.bytes;
+        self.fired.add(&verdict.fired);
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.seeds += other.seeds;
+        self.steps += other.steps;
+        self.edits += other.edits;
+        self.frames += other.frames;
+        self.bytes += other.bytes;
+        self.fired.add(&other.fired);
+        self.failures.extend(other.failures);
+        // The lowest seed is reported, whichever thread ran it.
+        let earlier = |new: &(Setup, Vec<Step>, Verdict)| {
+            self.first.as_ref().is_none_or(|(.., verdict)| new.2.seed < verdict.seed)
+        };
+        if let Some(new) = other.first.filter(earlier) {
+            self.first = Some(new);
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! What must hold after every step.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use peat_proto::policy::Class;
+use peat_proto::wire::MessageType;
+use peat_proto::{ConnId, Lane, Node};
+
+use super::model::decode;
+use super::setup::Habit;
+use super::{World, log};
+
+/// What the checks remember.
+#[derive(Debug, Default)]
+pub(crate) struct Checks {
+    shares: BTreeMap<ConnId, Credit>,
+}
+
+/// The rule of the classes, written down a second time: each earns its share of what is sent while it waits, up to
+/// 64 KiB, and whoever sends pays.
+#[derive(Debug, Default)]
+struct Credit([i64; 5]);
+
+const CREDIT_CAP: i64 = (64 << 10) * 100;
+
+impl World {
+    /// What holds of a drained node at little cost.
+    pub(crate) fn check_drained(&mut self, member: usize) {
+        let host = &self.hosts[member];
+        let Some(node) = &host.node else { return };
+        if let Some((due, reason)) = node.timeout_reason().filter(|(due, _)| *due <= host.told) {
+            let late = host.told.since(due);
+            self.violated(Some(member), format!("drained, and {reason:?} is due since {late:?}: it would spin"));
+        }
+    }
+
+    /// What holds after every step.
+    pub(crate) fn check(&mut self) {
+        for member in 0..self.hosts.len() {
+            let host = &self.hosts[member];
+            let Some(node) = host.node.as_ref().filter(|_| !host.dirty) else { continue };
+            let outcome = self.check_node(member, node);
+            self.expect(Some(member), outcome);
+        }
+        if log::errors() > 0 {
+            self.violated(None, "an error was logged");
+        }
+    }
+
+    fn check_node(&self, member: usize, node: &Node) -> Result<(), String> {
+        node.check().map_err(|violation| violation.to_string())?;
+        let config = self.setup.config();
+        let stats = node.stats();
+        // Credit pauses above the budget; what had credit already still comes: 256 KiB and a frame for each connection.
+        let ends = self.net.ends.values().filter(|end| end.member == member).count();
+        let most = config.undurable_budget + ends * ((256 << 10) + config.max_delta);
+        if stats.undurable_bytes > most {
+            return Err(format!("{} bytes are not durable; {most} at most", stats.undurable_bytes));
+        }
+        if stats.documents > 0 && stats.quarantined > 0 && self.fired.of(super::Fault::LoadFailed) == 0 {
+            return Err("a document is quarantined and no load failed".to_owned());
+        }
+        Ok(())
+    }
+
+    /// What holds of every frame that an honest node sends.
+    pub(crate) fn check_frame(&mut self, member: usize, conn: ConnId, lane: Lane, bytes: &Bytes) {
+        let outcome =
+            self.frame_is_sound(member, conn, lane, bytes).and_then(|()| self.is_its_turn(member, conn, lane, bytes));
+        self.expect(Some(member), outcome);
+    }
+
+    fn frame_is_sound(&self, member: usize, conn: ConnId, lane: Lane, bytes: &Bytes) -> Result<(), String> {
+        let end = self.net.ends.get(&conn).ok_or("a frame on a connection that was closed")?;
+        let frame = decode(bytes, &self.caps)?;
+        let control = matches!(frame.kind, MessageType::Hello | MessageType::Summary);
+        if control != (lane == Lane::Control) {
+            return Err(format!("{:?} on {lane:?}", frame.kind));
+        }
+        if self.setup.habit(end.peer) == Some(Habit::Stranger) && frame.kind != MessageType::Hello {
+            return Err(format!("{:?} to a stranger", frame.kind));
+        }
+        if frame.kind == MessageType::Batch && bytes.len() > self.setup.frame.max(16 << 10) * 2 {
+            return Err(format!("a batch of {} bytes; frames are filled up to {}", bytes.len(), self.setup.frame));
+        }
+        self.model.gate(member, &frame)
+    }
+
+    /// The most important class whose share is not used up goes first.
+    fn is_its_turn(&mut self, member: usize, conn: ConnId, lane: Lane, bytes: &Bytes) -> Result<(), String> {
+        let Lane::Class(sender) = lane else { return Ok(()) };
+        let Some(node) = &self.hosts[member].node else { return Ok(()) };
+        let waiting = node.waiting(conn);
+        let shares = self.checks.shares.entry(conn).or_default();
+        let passed_over = waiting.iter().find(|class| **class < sender && shares.0[class.index()] >= 0).copied();
+        shares.charge(sender, bytes.len(), &waiting);
+        match passed_over {
+            Some(class) => Err(format!("{sender:?} went before {class:?}, whose share was not used up")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Credit {
+    fn charge(&mut self, sender: Class, bytes: usize, waiting: &[Class]) {
+        let bytes = bytes as i64;
+        let present = |class: &Class| *class == sender || waiting.contains(class);
+        let total: u64 = Class::ALL.iter().filter(|class| present(class)).map(|class| class.share()).sum();
+        for class in Class::ALL.iter().filter(|class| present(class)) {
+            let earned = bytes * 100 / total as i64 * class.share() as i64;
+            let paid = if *class == sender { bytes * 100 } else { 0 };
+            let credit = &mut self.0[class.index()];
+            *credit = ((*credit + earned).min(CREDIT_CAP) - paid).max(-CREDIT_CAP);
+        }
+    }
+}

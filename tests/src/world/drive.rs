@@ -1,0 +1,503 @@
+//! The driver of every node: inputs in, outputs out, as the contract of `peat_proto::Node` says.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use peat_proto::store::{StoreCommand, StoreFault, Stored};
+use peat_proto::{ConnId, EditError, Event, Input, Lane, Link, Output, Role, StreamId};
+
+use super::host::{Abort, Plan, perform};
+use super::link::{after, chance};
+use super::net::{Packet, PacketId};
+use super::setup::{Habit, peer};
+use super::verdict::Fault;
+use super::{Happening, World};
+
+/// Silence after which a transport gives a connection up, in microseconds.
+const IDLE: u64 = 10_000_000;
+
+impl World {
+    /// Switches a host on.
+    pub(crate) fn start(&mut self, member: usize, clean: bool) {
+        let (now, config, seed) = (self.now(), self.setup.config(), self.setup.seed);
+        self.trace.note(now, member as u64, 10, &[]);
+        let host = &mut self.hosts[member];
+        host.start(config, seed, now, clean);
+        let wants: Vec<usize> = self.links.iter().filter(|(a, _)| *a == member).map(|(_, b)| *b).collect();
+        for other in wants {
+            self.input(member, Input::Want { peer: peer(other), invitation: None });
+        }
+        self.drain(member);
+    }
+
+    /// Gives one input to a node, and drains it now or soon.
+    pub(crate) fn input(&mut self, member: usize, input: Input) {
+        let now = self.now();
+        let host = &mut self.hosts[member];
+        let clock = host.clock(now);
+        let Some(node) = &mut host.node else { return };
+        node.handle(clock, input);
+        host.told = now;
+        self.soon(member);
+    }
+
+    /// An input for whoever has this end of a connection.
+    pub(crate) fn tell(&mut self, conn: ConnId, input: Input) {
+        if let Some(member) = self.net.ends.get(&conn).map(|end| end.member)
+            && member < self.setup.nodes
+        {
+            self.input(member, input);
+        }
+    }
+
+    fn soon(&mut self, member: usize) {
+        if self.setup.lazy == 0 {
+            return self.drain(member);
+        }
+        if !std::mem::replace(&mut self.hosts[member].dirty, true) {
+            let wait = self.rng.below(u64::from(self.setup.lazy));
+            let life = self.hosts[member].life;
+            self.heap.after(wait, Happening::Drain { member, life });
+        }
+    }
+
+    /// Does what the node wants done, until it wants no more; then checks it and sets its alarm.
+    pub(crate) fn drain(&mut self, member: usize) {
+        self.hosts[member].dirty = false;
+        let mut polls = 0_u32;
+        loop {
+            while let Some(output) = self.hosts[member].node.as_mut().and_then(peat_proto::Node::poll) {
+                polls += 1;
+                self.output(member, output);
+                if polls > 100_000 {
+                    return self.violated(Some(member), "a drain does not end");
+                }
+            }
+            let opened = std::mem::take(&mut self.hosts[member].opened);
+            if opened.is_empty() {
+                break;
+            }
+            for doc in opened {
+                for plan in self.hosts[member].plans.remove(&doc).unwrap_or_default() {
+                    self.edit(member, &doc, plan);
+                    self.close(member, &doc);
+                }
+            }
+        }
+        self.check_drained(member);
+        self.set_alarm(member);
+    }
+
+    fn set_alarm(&mut self, member: usize) {
+        let host = &mut self.hosts[member];
+        let due = host.node.as_ref().and_then(peat_proto::Node::timeout);
+        if due != host.alarm {
+            host.alarm = due;
+            if let Some(at) = due {
+                self.heap.at(at, Happening::Alarm { member, at });
+            }
+        }
+    }
+
+    fn output(&mut self, member: usize, output: Output) {
+        let now = self.now();
+        match output {
+            Output::Disconnect { conn, code } => self.hang_up(conn, Some(code.code())),
+            // A simulated stream has no end of its own to stop.
+            Output::StopStream { .. } => {}
+            Output::Store(command) => self.store(member, command),
+            Output::Work(job) => {
+                let host = &mut self.hosts[member];
+                if self.setup.job == 0 {
+                    let done = job.run();
+                    let clock = host.clock(now);
+                    if let Some(node) = &mut host.node {
+                        node.handle(clock, Input::Worked(done));
+                        host.told = now;
+                    }
+                } else {
+                    host.jobs += 1;
+                    let life = host.life;
+                    self.fired.count(Fault::LateJob);
+                    let wait = self.rng.below(u64::from(self.setup.job));
+                    self.heap.after(wait, Happening::Worked { member, life, job: Box::new(job) });
+                }
+            }
+            Output::Event(event) => self.event(member, event),
+            Output::Dial { peer } => {
+                let to = super::setup::member(&peer);
+                let wait = 2 * u64::from(self.net.path(member, to).profile.latency) + 1;
+                let life = self.hosts[member].life;
+                self.heap.after(wait, Happening::Dialled { from: member, life, to });
+            }
+            Output::Consumed { conn, stream, bytes } => {
+                let outcome = self.net.consumed(conn, stream, bytes);
+                self.expect(Some(member), outcome);
+                if self.net.ends.get(&conn).is_some_and(|end| !end.parked.is_empty()) {
+                    self.heap.after(0, Happening::Credit { conn });
+                }
+            }
+            Output::Send { conn, lane, frame } => {
+                self.trace.note(now, conn.0, 20 + lane.index() as u8, &frame);
+                self.check_frame(member, conn, lane, &frame);
+                self.transmit(conn, lane, frame);
+            }
+        }
+    }
+
+    fn event(&mut self, member: usize, event: Event) {
+        match event {
+            Event::Durable { doc, edit } => {
+                let outcome = self.model.acknowledged(member, &doc, edit);
+                self.expect(Some(member), outcome);
+            }
+            Event::Opened { doc } => self.hosts[member].opened.push(doc),
+            Event::OpenFailed { doc, .. } => {
+                self.hosts[member].opens.remove(&doc);
+                self.hosts[member].plans.remove(&doc);
+            }
+            _ => {}
+        }
+    }
+
+    /// Brings a document into memory for an application.
+    pub(crate) fn open(&mut self, member: usize, doc: &peat_proto::DocId) {
+        *self.hosts[member].opens.entry(doc.clone()).or_default() += 1;
+        self.input(member, Input::Open { doc: doc.clone() });
+    }
+
+    /// Takes one open back.
+    pub(crate) fn close(&mut self, member: usize, doc: &peat_proto::DocId) {
+        let Some(opens) = self.hosts[member].opens.get_mut(doc) else { return };
+        *opens -= 1;
+        if *opens == 0 {
+            self.hosts[member].opens.remove(doc);
+        }
+        self.input(member, Input::Close { doc: doc.clone() });
+    }
+
+    /// Edits a document, now or when it is in memory.
+    pub(crate) fn edit(&mut self, member: usize, doc: &peat_proto::DocId, plan: Plan) {
+        let now = self.now();
+        let host = &mut self.hosts[member];
+        let clock = host.clock(now);
+        let Some(node) = &mut host.node else { return };
+        host.told = now;
+        let before = node.last_edit();
+        match node.edit(clock, doc, |tx| perform(tx, plan)) {
+            Ok(()) => {
+                let edit = node.last_edit();
+                if edit != before {
+                    let change = node.doc(doc).and_then(|content| content.get_last_local_change());
+                    match change.map(|change| change.hash()) {
+                        Some(hash) => {
+                            self.trace.note(now, member as u64, 11, &hash.0);
+                            self.model.edited(member, doc, edit, hash);
+                        }
+                        None => return self.violated(Some(member), format!("an edit of {doc} left no change")),
+                    }
+                }
+            }
+            Err(EditError::Aborted(Abort::Regretted)) => {
+                self.fired.count(Fault::Abort);
+                if node.last_edit() != before {
+                    return self.violated(Some(member), format!("an edit of {doc} was rolled back and counts"));
+                }
+            }
+            Err(EditError::Aborted(Abort::Automerge(error))) => {
+                return self.violated(Some(member), format!("Automerge refused an edit of {doc}: {error:?}"));
+            }
+            Err(EditError::NotLoaded | EditError::Busy | EditError::Unreadable) => {
+                host.plans.entry(doc.clone()).or_default().push(plan);
+                return self.open(member, doc);
+            }
+            // Said to the application, which may try again.
+            Err(EditError::Store(_) | EditError::TooLarge) => {}
+            Err(error) => return self.violated(Some(member), format!("an edit of {doc}: {error:?}")),
+        }
+        self.soon(member);
+    }
+
+    fn store(&mut self, member: usize, command: StoreCommand) {
+        let wait = 1 + self.rng.below(u64::from(self.setup.disk));
+        let host = &mut self.hosts[member];
+        let life = host.life;
+        match command {
+            StoreCommand::Write(batch) if host.disk.failing_writes > 0 => {
+                host.disk.failing_writes -= 1;
+                self.fired.count(Fault::WriteFailed);
+                let stored = Stored::WriteFailed { seq: batch.seq, fault: StoreFault::Full };
+                self.heap.after(wait, Happening::Answer { member, life, stored });
+            }
+            StoreCommand::Write(batch) => {
+                let carries = self.model.carried(member, &batch);
+                host.disk.write(batch, carries);
+                self.heap.after(wait, Happening::Commit { member, life });
+            }
+            StoreCommand::Load { load, doc } => {
+                let failed = |fault| Stored::LoadFailed { load, fault };
+                let stored = if host.disk.failing_loads > 0 {
+                    host.disk.failing_loads -= 1;
+                    self.fired.count(Fault::LoadFailed);
+                    failed(StoreFault::Io)
+                } else {
+                    match host.disk.load(&doc) {
+                        Some(chunks) => Stored::Loaded { load, chunks },
+                        None => {
+                            self.violated(Some(member), format!("{doc} is loaded and was never written"));
+                            failed(StoreFault::Missing)
+                        }
+                    }
+                };
+                self.heap.after(wait, Happening::Answer { member, life, stored });
+            }
+        }
+    }
+
+    /// Everything that is written becomes durable, and the node is told.
+    pub(crate) fn commit(&mut self, member: usize) {
+        let Some((seq, writes)) = self.hosts[member].disk.commit() else { return };
+        self.trace.note(self.now(), member as u64, 12, &seq.0.to_be_bytes());
+        self.model.durable(member, &writes);
+        self.input(member, Input::Stored(Stored::Durable { seq }));
+    }
+
+    pub(crate) fn dialled(&mut self, from: usize, life: u64, to: usize) {
+        if self.hosts[from].life != life {
+            return;
+        }
+        if self.is_up(to) && !self.net.is_cut(from, to) && !self.net.is_cut(to, from) {
+            return self.connect(from, to);
+        }
+        self.fired.count(Fault::DialFailed);
+        self.input(from, Input::DialFailed { peer: peer(to) });
+    }
+
+    /// Connects two members that are up.
+    pub(crate) fn connect(&mut self, from: usize, to: usize) {
+        if !self.net.between(from, to).is_empty() {
+            self.fired.count(Fault::DuplicateConnection);
+        }
+        let (here, there) = self.net.connect(from, to);
+        self.trace.note(self.now(), here.0, 13, &[]);
+        let latency = self.net.path(from, to).profile.latency;
+        let rtt = chance(&mut self.rng, 5_000).then(|| Duration::from_micros(2 * u64::from(latency)));
+        let reliable = self.net.ends[&here].reliable;
+        let mut binding = [0; 32];
+        binding[..8].copy_from_slice(&here.0.to_be_bytes());
+        for (conn, at, role) in [(here, from, Role::Dialled), (there, to, Role::Accepted)] {
+            let other = peer(if at == from { to } else { from });
+            let link = Link { role, reliable, binding, rtt };
+            if at < self.setup.nodes {
+                self.input(at, Input::Connected { conn, peer: other, link });
+            } else {
+                for (lane, bytes) in self.hostile[at - self.setup.nodes].greet() {
+                    self.transmit(conn, lane, bytes);
+                }
+            }
+        }
+    }
+
+    /// One end closes its connection; the other learns of it later.
+    pub(crate) fn hang_up(&mut self, conn: ConnId, code: Option<u32>) {
+        let Some(end) = self.net.remove(conn) else { return };
+        let path = self.net.path(end.member, end.peer);
+        let wait = if path.cut { IDLE } else { u64::from(path.profile.latency + path.profile.jitter) + 1 };
+        let code = if path.cut { None } else { code };
+        self.heap.after(wait, Happening::Gone { conn: end.other, code });
+    }
+
+    /// Puts a frame on its way.
+    pub(crate) fn transmit(&mut self, conn: ConnId, lane: Lane, frame: Bytes) {
+        let now = self.now();
+        let Some(end) = self.net.ends.get(&conn) else { return };
+        let (other, reliable, from, to) = (end.other, end.reliable, end.member, end.peer);
+        let deaf = self.setup.habit(to) == Some(Habit::SlowRead);
+        let path = self.net.path(from, to);
+        if !reliable {
+            let fate = path.throw(now, frame.len(), &mut self.rng, &mut self.fired);
+            self.heap.at(fate.departs, Happening::Departed { conn, bytes: frame.len() });
+            for arrives in [fate.arrives, fate.again].into_iter().flatten() {
+                let stream = self.net.fresh_stream();
+                let packet = Packet { to: other, lane, stream, bytes: frame.clone(), fin: true };
+                let packet = self.net.post(packet);
+                self.heap.at(arrives, Happening::Arrive { packet });
+            }
+            return;
+        }
+        if path.cut || deaf {
+            path.stalled.push_back((conn, lane, frame));
+            return;
+        }
+        let profile = path.profile;
+        let fate = path.carry(now, frame.len(), &mut self.rng, &mut self.fired);
+        self.heap.at(fate.departs, Happening::Departed { conn, bytes: frame.len() });
+        if chance(&mut self.rng, profile.hangup) {
+            return self.lose_connection(conn);
+        }
+        // On a broken stream the sender speaks to nobody until it learns of it.
+        let Some(stream) = self.net.stream(conn, lane) else { return };
+        let Some(end) = self.net.ends.get_mut(&conn) else { return };
+        let arrives = fate.arrives.unwrap_or(now).max(end.newest[lane.index()]);
+        end.newest[lane.index()] = arrives;
+        let packet = self.net.post(Packet { to: other, lane, stream, bytes: frame, fin: false });
+        self.heap.at(arrives, Happening::Arrive { packet });
+        if chance(&mut self.rng, profile.reset) {
+            self.reset_stream(conn, lane);
+        }
+    }
+
+    /// A stream breaks: its receiver may have got a part of the next frame, and both sides learn of it in their own time.
+    pub(crate) fn reset_stream(&mut self, conn: ConnId, lane: Lane) {
+        let first = self.net.ends.get(&conn).map(|end| end.other).and_then(|other| {
+            let mut packets = self.net.packets.values();
+            packets.find(|packet| packet.to == other && packet.lane == lane).cloned()
+        });
+        let Some((other, stream)) = self.net.break_stream(conn, lane) else { return };
+        self.fired.count(Fault::StreamReset);
+        if let Some(packet) = first.filter(|packet| packet.stream == stream && self.rng.below(2) == 0) {
+            self.receive(other, stream, packet.bytes.slice(..packet.bytes.len() / 2), false);
+        }
+        let Some((from, to)) = self.net.ends.get(&conn).map(|end| (end.member, end.peer)) else { return };
+        let latency = u64::from(self.net.path(from, to).profile.latency);
+        let (soon, later) = (self.rng.below(latency + 1), latency + self.rng.below(latency + 1));
+        self.heap.after(soon, Happening::Reset { conn: other, stream });
+        self.heap.after(later, Happening::Stopped { conn, lane });
+    }
+
+    /// A connection is lost; each side learns of it in its own time.
+    pub(crate) fn lose_connection(&mut self, conn: ConnId) {
+        let Some(other) = self.net.ends.get(&conn).map(|end| end.other) else { return };
+        self.fired.count(Fault::Hangup);
+        for end in [conn, other] {
+            let wait = self.rng.below(200_000);
+            self.heap.after(wait, Happening::Gone { conn: end, code: None });
+        }
+    }
+
+    /// Cuts one direction; transports notice after a while.
+    pub(crate) fn cut(&mut self, from: usize, to: usize) {
+        let path = self.net.path(from, to);
+        if !std::mem::replace(&mut path.cut, true) {
+            path.cuts += 1;
+            let cut = path.cuts;
+            self.fired.count(Fault::Cut);
+            self.heap.after(IDLE, Happening::Silence { from, to, cut });
+        }
+    }
+
+    /// Mends one direction: what waited goes on its way.
+    pub(crate) fn mend(&mut self, from: usize, to: usize) {
+        let path = self.net.path(from, to);
+        path.cut = false;
+        for (conn, lane, frame) in std::mem::take(&mut path.stalled) {
+            self.transmit(conn, lane, frame);
+        }
+    }
+
+    /// A cut has lasted: the transports at both ends give their connections up.
+    pub(crate) fn silence(&mut self, from: usize, to: usize, cut: u64) {
+        let path = self.net.path(from, to);
+        if !path.cut || path.cuts != cut {
+            return;
+        }
+        for conn in self.net.between(from, to).into_iter().chain(self.net.between(to, from)) {
+            self.fired.count(Fault::IdleTimeout);
+            let wait = self.rng.below(1_000_000);
+            self.heap.after(wait, Happening::Gone { conn, code: None });
+        }
+    }
+
+    /// A packet reaches its end, if both still exist and there is credit.
+    pub(crate) fn arrive(&mut self, id: PacketId) {
+        let Some(to) = self.net.packets.get(&id).map(|packet| packet.to) else { return };
+        let credit = self.net.has_credit(to);
+        let Some(end) = self.net.ends.get_mut(&to) else { return };
+        if end.reliable && (!credit || !end.parked.is_empty()) {
+            end.parked.push_back(id);
+            return self.fired.count(Fault::NoCredit);
+        }
+        self.deliver(id);
+    }
+
+    /// Credit was given back: what waited for it is delivered in its order.
+    pub(crate) fn credit(&mut self, conn: ConnId) {
+        while self.net.has_credit(conn) {
+            let next = self.net.ends.get_mut(&conn).and_then(|end| end.parked.pop_front());
+            let Some(next) = next else { return };
+            self.deliver(next);
+        }
+    }
+
+    fn deliver(&mut self, id: PacketId) {
+        let Some(Packet { to, lane, stream, bytes, fin }) = self.net.packets.remove(&id) else { return };
+        let Some((receiver, reliable)) = self.net.ends.get(&to).map(|end| (end.member, end.reliable)) else { return };
+        if let Some(hostile) = receiver.checked_sub(self.setup.nodes) {
+            return self.hostile[hostile].hear(lane, &bytes);
+        }
+        if reliable && bytes.len() > 1 && self.rng.below(16) == 0 {
+            self.fired.count(Fault::Fragment);
+            let cut = 1 + super::setup::draw(&mut self.rng, bytes.len() - 1);
+            self.receive(to, stream, bytes.slice(..cut), false);
+            return self.receive(to, stream, bytes.slice(cut..), fin);
+        }
+        self.receive(to, stream, bytes, fin);
+    }
+
+    fn receive(&mut self, conn: ConnId, stream: StreamId, bytes: Bytes, fin: bool) {
+        self.trace.note(self.now(), conn.0, 14, &bytes);
+        self.net.delivered(conn, stream, bytes.len());
+        self.tell(conn, Input::Received { conn, stream, bytes, fin });
+    }
+
+    /// Power off: what was not durable is lost but for `keep` batches; the others learn of it later.
+    pub(crate) fn crash(&mut self, member: usize, keep: usize) {
+        let host = &mut self.hosts[member];
+        let Some(node) = host.node.take() else { return };
+        self.past = self.past.and(&node);
+        self.fired.count(Fault::Crash);
+        if host.jobs > 0 {
+            self.fired.count(Fault::LostJob);
+        }
+        let (kept, lost) = host.disk.crash(keep);
+        host.stop();
+        self.trace.note(self.now(), member as u64, 15, &[]);
+        self.fired.count_if(Fault::KeptWrite, !kept.is_empty());
+        self.fired.count_if(Fault::LostWrite, lost > 0);
+        self.model.durable(member, &kept);
+        self.model.crashed(member);
+        self.leave(member, None);
+        let life = self.hosts[member].life;
+        let wait = self.rng.below(20_000_000);
+        self.heap.after(wait, Happening::Restart { member, life });
+    }
+
+    /// Closes cleanly and comes back as the same actor; false if something is not saved yet.
+    pub(crate) fn reboot(&mut self, member: usize) -> bool {
+        let host = &mut self.hosts[member];
+        let saved = host.node.as_ref().is_some_and(peat_proto::Node::is_saved) && host.jobs == 0 && !host.dirty;
+        if !saved {
+            return false;
+        }
+        if let Some(node) = host.node.take() {
+            self.past = self.past.and(&node);
+        }
+        host.stop();
+        self.fired.count(Fault::Reboot);
+        let outcome = self.model.closed(member);
+        self.expect(Some(member), outcome);
+        self.leave(member, Some(0));
+        self.start(member, true);
+        true
+    }
+
+    /// Everything that a member was connected to is gone.
+    fn leave(&mut self, member: usize, code: Option<u32>) {
+        for conn in self.net.of(member) {
+            let Some(end) = self.net.remove(conn) else { continue };
+            let notices = code.is_some() || self.rng.below(2) == 0;
+            let wait = if notices { self.rng.below(100_000) } else { IDLE };
+            self.heap.at(after(self.now(), wait), Happening::Gone { conn: end.other, code });
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! What must hold after healing.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use automerge::Automerge;
+use peat_proto::{DocId, Heads};
+
+use super::host::Plan;
+use super::link::Profile;
+use super::step::Step;
+use super::verdict::{Verdict, Violation};
+use super::{Setup, World};
+
+/// Virtual time in which a healed fleet must be equal: an hour, in slices of five seconds, in microseconds.
+const PATIENCE: u64 = 3_600_000_000;
+const SLICE: u64 = 5_000_000;
+
+/// Virtual time after which a fleet that is equal must be silent, and for which it is then listened to.
+const SETTLING: u64 = 120_000_000;
+const SILENCE: u64 = 600_000_000;
+
+/// Frames that one edit may cost each directed link: the change, its receipt, and the digests of both sides.
+const FRAMES_PER_EDIT: u64 = 8;
+
+/// Runs a setup and its steps, heals the world and judges it.
+#[must_use]
+pub fn run(setup: &Setup, steps: &[Step]) -> Verdict {
+    let seed = setup.seed;
+    let mut applied = 0;
+    let mut world = World::new(setup.clone());
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        for step in steps {
+            world.apply(*step);
+            if world.violation.is_some() {
+                return;
+            }
+            applied += 1;
+        }
+        world.heal();
+    }));
+    if let Err(panic) = outcome {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        world.violated(None, format!("a panic: {}", text.unwrap_or("without a text")));
+    }
+    let totals = world.totals();
+    Verdict {
+        seed,
+        steps: applied,
+        edits: totals.edits,
+        elapsed: world.now(),
+        frames: totals.frames,
+        bytes: totals.bytes,
+        trace: world.trace(),
+        fired: world.fired.clone(),
+        violation: world.violation,
+    }
+}
+
+impl World {
+    /// Ends all faults and waits until the fleet is as it must be; what is not is a violation.
+    pub fn heal(&mut self) {
+        self.calm();
+        self.converge();
+        self.check_documents();
+        if self.violation.is_some() || self.setup.stormy {
+            return;
+        }
+        self.check_silence();
+        self.check_cost_of_an_edit();
+        self.check_without_cache();
+    }
+
+    /// Ends all faults: paths and disks work, crashed hosts come back, hostile members leave.
+    pub fn calm(&mut self) {
+        self.besieged = false;
+        for member in self.hosts.len()..self.hosts.len() + self.hostile.len() {
+            for conn in self.net.of(member) {
+                self.hang_up(conn, None);
+            }
+        }
+        if !self.setup.stormy {
+            self.net.set_profiles(Profile::calm);
+        }
+        for (from, to) in self.net.cut_paths() {
+            self.mend(from, to);
+        }
+        for member in 0..self.hosts.len() {
+            let disk = &mut self.hosts[member].disk;
+            (disk.paused, disk.failing_writes, disk.failing_loads) = (false, 0, 0);
+            if self.hosts[member].node.is_none() {
+                self.start(member, false);
+            }
+            self.commit(member);
+            // What an edit waits for is closed behind it.
+            let host = &self.hosts[member];
+            let idle: Vec<DocId> = host.opens.keys().filter(|doc| !host.plans.contains_key(*doc)).cloned().collect();
+            for doc in idle {
+                while self.hosts[member].opens.contains_key(&doc) {
+                    self.close(member, &doc);
+                }
+            }
+        }
+    }
+
+    /// Lets time pass until all nodes are equal and say so.
+    pub fn converge(&mut self) {
+        let end = self.now().as_micros() + PATIENCE;
+        while self.violation.is_none() {
+            self.pass(SLICE);
+            let Some(missing) = self.is_unequal() else { break };
+            if self.now().as_micros() > end {
+                self.violated(None, format!("not equal an hour after healing: {missing}"));
+            }
+        }
+        self.check();
+    }
+
+    /// What keeps the fleet from being equal; `None` once it is, and every node knows it.
+    #[must_use]
+    pub fn is_unequal(&self) -> Option<String> {
+        let reference = self.listing(0);
+        for (member, host) in self.hosts.iter().enumerate() {
+            let Some(node) = &host.node else { return Some(format!("node {member} is down")) };
+            if !host.plans.is_empty() {
+                return Some(format!("node {member} has edits that wait for {:?}", host.plans.keys().next()));
+            }
+            if !node.is_saved() || host.dirty || host.jobs > 0 {
+                return Some(format!("node {member} is not saved"));
+            }
+            let listing = self.listing(member);
+            if listing != reference {
+                let differs = listing.iter().zip(&reference).find(|(ours, theirs)| ours != theirs);
+                let (ours, theirs) = (listing.len(), reference.len());
+                return Some(format!("node {member} has {ours} documents, node 0 has {theirs}; first {differs:?}"));
+            }
+        }
+        self.links.iter().flat_map(|(a, b)| [(*a, *b), (*b, *a)]).find_map(|(a, b)| {
+            let level = self.node(a).is_some_and(|node| node.level(&World::peer(b)));
+            (!level).then(|| format!("node {a} does not know that node {b} is level"))
+        })
+    }
+
+    fn listing(&self, member: usize) -> Vec<(DocId, Heads)> {
+        let documents = self.node(member).map(|node| node.documents("")).unwrap_or_default();
+        documents.into_iter().map(|listing| (listing.doc, listing.heads)).collect()
+    }
+
+    /// Every node's disk holds every promised write, and what its index says.
+    pub fn check_documents(&mut self) {
+        if self.violation.is_some() {
+            return;
+        }
+        for member in 0..self.hosts.len() {
+            let outcome = self.verify_disk(member);
+            self.expect(Some(member), outcome);
+        }
+        for doc in 0..self.setup.docs {
+            let doc = self.setup.doc(doc);
+            let content = self.stored(0, &doc);
+            let outcome = content.and_then(|content| self.model.verify(&doc, content.as_ref()));
+            self.expect(None, outcome);
+        }
+    }
+
+    /// The disk of a node that saved everything holds the heads that its index names.
+    fn verify_disk(&self, member: usize) -> Result<(), String> {
+        let listing = self.listing(member);
+        let disk = &self.hosts[member].disk;
+        let recorded: Vec<_> = disk.documents().map(|(doc, kept)| (doc.clone(), kept.record.heads.clone())).collect();
+        if recorded != listing {
+            return Err("the index and the disk's records differ".to_owned());
+        }
+        for (doc, kept) in disk.documents() {
+            let bytes: usize = kept.chunks.iter().map(bytes::Bytes::len).sum();
+            if (bytes as u64, kept.chunks.len()) != (kept.record.bytes, kept.record.chunks as usize) {
+                return Err(format!("the record of {doc} does not count its chunks"));
+            }
+            let heads = self.stored(member, doc)?.map(|content| Heads::new(content.get_heads()));
+            if heads.as_ref() != Some(&kept.record.heads) {
+                return Err(format!("the chunks of {doc} are not what its record says"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A document as the disk holds it.
+    fn stored(&self, member: usize, doc: &DocId) -> Result<Option<Automerge>, String> {
+        let Some(chunks) = self.hosts[member].disk.load(doc) else { return Ok(None) };
+        let content = Automerge::load(&chunks.concat());
+        content.map(Some).map_err(|error| format!("the disk holds {doc} damaged: {error}"))
+    }
+
+    /// An equal fleet falls silent. (Heartbeats will be the exception when there are any.)
+    fn check_silence(&mut self) {
+        self.pass(SETTLING);
+        let before = self.totals().frames;
+        self.pass(SILENCE);
+        let said = self.totals().frames - before;
+        if said > 0 {
+            self.violated(None, format!("{said} frames in ten minutes in which nothing happened"));
+        }
+    }
+
+    /// One edit reaches everybody, and costs a bounded number of frames.
+    fn check_cost_of_an_edit(&mut self) {
+        if self.violation.is_some() {
+            return;
+        }
+        let before = self.totals();
+        let doc = self.setup.doc(0);
+        self.edit(0, &doc, Plan { kind: 0, value: 77 });
+        self.converge();
+        self.pass(SETTLING);
+        let after = self.totals();
+        // Connections beside the wanted ones carry their share too.
+        let ends = self.net.ends.len() as u64;
+        let (frames, most) = (after.frames - before.frames, FRAMES_PER_EDIT * ends);
+        if after.edits != before.edits + 1 {
+            self.violated(Some(0), "a healed node refused an edit");
+        } else if frames > most {
+            self.violated(None, format!("one edit cost {frames} frames; {most} at most on {ends} directed links"));
+        }
+        self.check_documents();
+    }
+
+    /// The same state with a cache of nothing.
+    fn check_without_cache(&mut self) {
+        if self.violation.is_some() {
+            return;
+        }
+        let before = self.listing(0);
+        self.setup.cache = 0;
+        for member in 0..self.hosts.len() {
+            if !self.reboot(member) {
+                self.violated(Some(member), "a healed node is not saved");
+            }
+        }
+        self.converge();
+        if self.violation.is_none() && self.listing(0) != before {
+            self.violated(None, "without a cache the state is another");
+        }
+    }
+}
+
+impl Violation {
+    /// Whether two runs failed in the same way: the same words, whatever the numbers in them.
+    #[must_use]
+    pub fn resembles(&self, other: &Self) -> bool {
+        let words = |text: &str| text.chars().filter(|char| char.is_alphabetic()).take(24).collect::<String>();
+        words(&self.what) == words(&other.what)
+    }
+}

@@ -1,0 +1,258 @@
+//! What must be true of the writes, kept apart from the code under test: it follows what the disk did and what was
+//! acknowledged, and never asks a node.
+
+use std::collections::BTreeSet;
+
+use automerge::{Automerge, ChangeHash};
+use bytes::Bytes;
+use peat_proto::store::{Batch, Op};
+use peat_proto::wire::{Assembler, Body, Caps, Delta, Frame, Incoming, MessageType};
+use peat_proto::{DocId, EditId};
+
+/// A change of a document. Two documents that begin alike may share a hash.
+pub(crate) type Write = (DocId, ChangeHash);
+
+/// One local edit of the life of a node that still runs.
+#[derive(Debug)]
+struct Written {
+    edit: EditId,
+    write: Write,
+}
+
+/// The writes of one member.
+#[derive(Debug, Default)]
+struct Author {
+    /// Not durable: may not leave, may not be acknowledged, and is gone after a crash.
+    volatile: BTreeSet<Write>,
+    /// Not acknowledged, of the life that runs now.
+    unacknowledged: Vec<Written>,
+}
+
+/// The expected state of a fleet. (Deletion adds what must stay deleted, scopes add who may see what.)
+#[derive(Debug, Default)]
+pub(crate) struct Model {
+    authors: Vec<Author>,
+    /// Acknowledged as durable: present for ever.
+    promised: BTreeSet<Write>,
+    /// Lost in a crash before they were durable: never seen again.
+    lost: BTreeSet<Write>,
+}
+
+impl Model {
+    pub(crate) fn new(members: usize) -> Self {
+        Self { authors: (0..members).map(|_| Author::default()).collect(), ..Self::default() }
+    }
+
+    /// A local edit was accepted.
+    pub(crate) fn edited(&mut self, member: usize, doc: &DocId, edit: EditId, hash: ChangeHash) {
+        let author = &mut self.authors[member];
+        let write = (doc.clone(), hash);
+        author.volatile.insert(write.clone());
+        author.unacknowledged.push(Written { edit, write });
+    }
+
+    /// Which of the volatile changes a batch carries.
+    pub(crate) fn carried(&self, member: usize, batch: &Batch) -> Vec<Write> {
+        let volatile = &self.authors[member].volatile;
+        let mut carried = Vec::new();
+        for op in &batch.ops {
+            let (Op::Append { doc, chunk, .. } | Op::Replace { doc, chunk, .. }) = op else { continue };
+            let candidates = volatile.iter().filter(|(of, _)| of == doc).map(|(_, hash)| *hash);
+            carried.extend(contained(chunk, candidates).into_iter().map(|hash| (doc.clone(), hash)));
+        }
+        carried
+    }
+
+    /// The disk has made these durable.
+    pub(crate) fn durable(&mut self, member: usize, writes: &[Write]) {
+        for write in writes {
+            self.authors[member].volatile.remove(write);
+        }
+    }
+
+    /// A node told its application that an edit survives a crash; an error if it does not.
+    pub(crate) fn acknowledged(&mut self, member: usize, doc: &DocId, edit: EditId) -> Result<(), String> {
+        let author = &mut self.authors[member];
+        let done = |written: &mut Written| written.write.0 == *doc && written.edit <= edit;
+        for written in author.unacknowledged.extract_if(.., done) {
+            if author.volatile.contains(&written.write) {
+                return Err(format!("edit {} of {doc} was acknowledged and is not durable", written.edit.0));
+            }
+            self.promised.insert(written.write);
+        }
+        Ok(())
+    }
+
+    /// A node crashed: what was not durable is lost.
+    pub(crate) fn crashed(&mut self, member: usize) {
+        let author = &mut self.authors[member];
+        self.lost.append(&mut author.volatile);
+        author.unacknowledged.clear();
+    }
+
+    /// A node closed cleanly with nothing left to write.
+    pub(crate) fn closed(&mut self, member: usize) -> Result<(), String> {
+        let author = &mut self.authors[member];
+        match author.unacknowledged.first() {
+            Some(written) => {
+                Err(format!("saved, but edit {} of {} was not acknowledged", written.edit.0, written.write.0))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The strict gate: nothing of this member that is not durable may be in a frame, not even by name.
+    pub(crate) fn gate(&self, member: usize, frame: &Frame) -> Result<(), String> {
+        let volatile = &self.authors[member].volatile;
+        if volatile.is_empty() {
+            return Ok(());
+        }
+        for (doc, body) in documents(frame)? {
+            let candidates: BTreeSet<ChangeHash> =
+                volatile.iter().filter(|(of, _)| *of == doc).map(|(_, hash)| *hash).collect();
+            if candidates.is_empty() {
+                continue;
+            }
+            let leaked = match body {
+                Body::Delta(payload) => {
+                    let delta = Delta::decode(payload).map_err(|error| format!("a delta for {doc}: {error}"))?;
+                    let samples = delta.have.iter().flat_map(|have| &have.last_sync);
+                    let named = delta.heads.iter().chain(&delta.need).chain(samples);
+                    let named = named.filter(|hash| candidates.contains(hash)).copied();
+                    let carried = delta.changes.iter().flat_map(|chunk| contained(chunk, candidates.iter().copied()));
+                    named.chain(carried).next()
+                }
+                Body::Snapshot(payload) => contained(&payload, candidates.iter().copied()).first().copied(),
+            };
+            if let Some(hash) = leaked {
+                return Err(format!("{hash} of {doc} left before it was durable"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a document holds everything that was promised of it, and nothing that was lost.
+    pub(crate) fn verify(&self, doc: &DocId, content: Option<&Automerge>) -> Result<(), String> {
+        let has = |hash: &ChangeHash| content.is_some_and(|content| content.get_change_meta_by_hash(hash).is_some());
+        if let Some((_, hash)) = self.promised.iter().find(|(of, hash)| of == doc && !has(hash)) {
+            return Err(format!("{hash} of {doc} was acknowledged as durable and is missing"));
+        }
+        if let Some((_, hash)) = self.lost.iter().find(|(of, hash)| of == doc && has(hash)) {
+            return Err(format!("{hash} of {doc} was lost in a crash and lives on elsewhere"));
+        }
+        Ok(())
+    }
+}
+
+/// Cuts a frame out of what a node handed to its transport; an error if that is not exactly one frame within the caps.
+pub(crate) fn decode(bytes: &Bytes, caps: &Caps) -> Result<Frame, String> {
+    let mut assembler = Assembler::new();
+    assembler.push(bytes.clone());
+    match assembler.next(caps) {
+        Ok(Some(Incoming::Frame(frame))) if !assembler.is_mid_frame() => Ok(frame),
+        Ok(other) => Err(format!("not one whole frame but {other:?}")),
+        Err(error) => Err(format!("a frame that no peer would read: {error}")),
+    }
+}
+
+/// What a frame says about which documents.
+fn documents(frame: &Frame) -> Result<Vec<(DocId, Body)>, String> {
+    let doc = || frame.doc().map_err(|error| format!("a frame for no document: {error}"));
+    match frame.kind {
+        MessageType::Delta => Ok(vec![(doc()?, Body::Delta(frame.payload.clone()))]),
+        MessageType::Snapshot => Ok(vec![(doc()?, Body::Snapshot(frame.payload.clone()))]),
+        MessageType::Batch => {
+            let batch = peat_proto::wire::Batch::decode(frame.payload.clone()).map_err(|error| error.to_string())?;
+            let entries = batch.entries().map(|entry| entry.map(|entry| (entry.doc, entry.body)));
+            entries.collect::<Result<_, _>>().map_err(|error| error.to_string())
+        }
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// Which of these changes a run of Automerge chunks contains.
+fn contained(chunks: &[u8], candidates: impl IntoIterator<Item = ChangeHash>) -> Vec<ChangeHash> {
+    let mut candidates = candidates.into_iter().peekable();
+    if candidates.peek().is_none() {
+        return Vec::new();
+    }
+    match checksums(chunks) {
+        Some(sums) => candidates.filter(|hash| sums.iter().any(|sum| hash.0.starts_with(sum))).collect(),
+        None => {
+            let Ok(doc) = Automerge::load(chunks) else { return Vec::new() };
+            candidates.filter(|hash| doc.get_change_meta_by_hash(hash).is_some()).collect()
+        }
+    }
+}
+
+/// The checksums of a run of change chunks, which are the first four bytes of their hashes; `None` if there is anything
+/// else among them. Layout: magic, 4 bytes; checksum, 4; type, 1; length, LEB128; contents.
+fn checksums(mut chunks: &[u8]) -> Option<Vec<[u8; 4]>> {
+    let mut sums = Vec::new();
+    while !chunks.is_empty() {
+        let (head, mut rest) = chunks.split_first_chunk::<9>()?;
+        let [_, _, _, _, a, b, c, d, kind] = *head;
+        if kind != 1 && kind != 2 {
+            return None;
+        }
+        let mut len = 0_usize;
+        for shift in (0..35).step_by(7) {
+            let (byte, behind) = rest.split_first()?;
+            rest = behind;
+            len |= usize::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                break;
+            }
+        }
+        sums.push([a, b, c, d]);
+        chunks = rest.get(len..)?;
+    }
+    Some(sums)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use automerge::ROOT;
+    use automerge::transaction::Transactable;
+    use peat_proto::wire::Caps;
+
+    fn document() -> (Automerge, ChangeHash) {
+        let mut doc = Automerge::new();
+        doc.transact::<_, _, automerge::AutomergeError>(|tx| tx.put(ROOT, "x", 1)).expect("a change");
+        let hash = doc.get_heads()[0];
+        (doc, hash)
+    }
+
+    #[test]
+    fn a_change_is_found_in_chunks_and_in_saved_documents() {
+        let (doc, hash) = document();
+        let (_, other) = document();
+        let mut changes = Vec::new();
+        for change in doc.get_changes(&[]) {
+            changes.extend_from_slice(change.raw_bytes());
+        }
+        assert_eq!(contained(&changes, [hash, other]), [hash]);
+        assert_eq!(contained(&doc.save(), [hash, other]), [hash]);
+    }
+
+    #[test]
+    fn the_gate_sees_a_volatile_change_by_name_and_by_content() {
+        let (doc, hash) = document();
+        let name = DocId::new("a:1").expect("valid");
+        let mut model = Model::new(1);
+        model.edited(0, &name, EditId(1), hash);
+        let caps = Caps::new(&peat_proto::Config::default());
+        let named = Delta { heads: vec![hash], ..Delta::default() };
+        let changes = doc.get_changes(&[]).iter().map(|change| Bytes::copy_from_slice(change.raw_bytes())).collect();
+        let carried = Delta { changes, ..Delta::default() };
+        for delta in [named, carried] {
+            let frame = decode(&delta.frame(&name).expect("short"), &caps).expect("a frame");
+            assert!(model.gate(0, &frame).is_err());
+            model.durable(0, &[(name.clone(), hash)]);
+            assert_eq!(model.gate(0, &frame), Ok(()));
+            model.authors[0].volatile.insert((name.clone(), hash));
+        }
+        assert!(model.acknowledged(0, &name, EditId(1)).is_err());
+    }
+}

@@ -1,0 +1,195 @@
+//! What a world is made of.
+
+use std::time::Duration;
+
+use peat_proto::policy::Class;
+use peat_proto::{Config, DocId, PeerId};
+
+use super::link::Profile;
+
+/// Everything that decides a world besides its steps. The same setup and steps give the same run for ever.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setup {
+    /// Feeds all chance of the world and its nodes.
+    pub seed: u64,
+    /// Honest nodes.
+    pub nodes: usize,
+    /// Documents that edits choose among.
+    pub docs: usize,
+    /// Who wants to be connected to whom.
+    pub topology: Topology,
+    /// Of every hundred links, so many are datagram links; the others are ordered and reliable.
+    pub datagram: u8,
+    /// What every path is like.
+    pub profile: Profile,
+    /// Hostile members, each connected to every honest node.
+    pub hostile: Vec<Habit>,
+    /// Budget of every cache, in bytes.
+    pub cache: usize,
+    /// The size that frames are filled up to, in bytes.
+    pub frame: usize,
+    /// Bounds of the send windows, in bytes.
+    pub window: (usize, usize),
+    /// Saved bytes above which documents are loaded, merged and saved by workers.
+    pub inline: usize,
+    /// Longest time that a worker takes, in microseconds; 0 runs jobs at once.
+    pub job: u32,
+    /// Longest time between an input and the drain behind it, in microseconds; 0 drains at once.
+    pub lazy: u32,
+    /// Longest time of a disk operation, in microseconds.
+    pub disk: u32,
+    /// Largest skew of a wall clock, in milliseconds.
+    pub skew: u32,
+    /// The paths keep their faults while the fleet heals.
+    pub stormy: bool,
+}
+
+/// A graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Topology {
+    /// Everybody with everybody.
+    Full,
+    /// Each with the next.
+    Line,
+    /// Each with the next, the last with the first.
+    Ring,
+    /// All with the first.
+    Star,
+    /// A ring, and random links up to this mean degree.
+    Random(u8),
+}
+
+/// How a hostile member behaves. (The legacy peer with its warts, and who forges tombstones, come with what they attack.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Habit {
+    /// Random bytes.
+    Garbage,
+    /// A stranger that is not admitted and sends all the same.
+    Stranger,
+    /// Frames without end, well formed and pointless.
+    Flood,
+    /// Never reads.
+    SlowRead,
+    /// Names heads that nobody has, and asks for everything.
+    LyingHeads,
+    /// Says again what it heard.
+    Replay,
+    /// Announces and sends more than is allowed.
+    Oversized,
+    /// Documents that expand beyond all measure.
+    Bomb,
+}
+
+impl Habit {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Garbage,
+        Self::Stranger,
+        Self::Flood,
+        Self::SlowRead,
+        Self::LyingHeads,
+        Self::Replay,
+        Self::Oversized,
+        Self::Bomb,
+    ];
+}
+
+impl Setup {
+    /// A quiet world: reliable cables, default budgets, nothing late.
+    #[must_use]
+    pub fn quiet(seed: u64, nodes: usize, docs: usize) -> Self {
+        Self {
+            seed,
+            nodes,
+            docs,
+            topology: Topology::Full,
+            datagram: 0,
+            profile: Profile::LAN,
+            hostile: Vec::new(),
+            cache: 64 << 20,
+            frame: 64 << 10,
+            window: (8 << 10, 4 << 20),
+            inline: 64 << 10,
+            job: 0,
+            lazy: 0,
+            disk: 2_000,
+            skew: 0,
+            stormy: false,
+        }
+    }
+
+    /// The configuration of every honest node.
+    pub(crate) fn config(&self) -> Config {
+        let mut config = Config::default();
+        config.policy.set_class("low", Class::Low);
+        config.admission.allow = (0..self.nodes + self.hostile.len())
+            .filter(|member| self.habit(*member) != Some(Habit::Stranger))
+            .map(peer)
+            .collect();
+        config.cache_bytes = self.cache;
+        config.frame_bytes = self.frame;
+        (config.window_min, config.window_max) = self.window;
+        config.load_inline_bytes = self.inline / 4;
+        config.merge_inline_bytes = self.inline;
+        config.frame_deadline = Duration::from_secs(30);
+        config
+    }
+
+    /// The habit of a hostile member; honest nodes have none.
+    pub(crate) fn habit(&self, member: usize) -> Option<Habit> {
+        self.hostile.get(member.checked_sub(self.nodes)?).copied()
+    }
+
+    /// The name of the `index`-th document, modulo what exists; the classes take turns.
+    pub(crate) fn doc(&self, index: usize) -> DocId {
+        const COLLECTIONS: [&str; 5] = ["commands", "cells", "tracks", "low", "notes"];
+        let index = index % self.docs.max(1);
+        DocId::new(&format!("{}:{index}", COLLECTIONS[index % COLLECTIONS.len()])).expect("a valid name")
+    }
+
+    /// The links that the fleet keeps up, each with the side that dials first.
+    pub(crate) fn links(&self, rng: &mut peat_proto::Rng) -> Vec<(usize, usize)> {
+        let n = self.nodes;
+        let line = (1..n).map(|b| (b - 1, b));
+        let closing = (n > 2).then_some((n.saturating_sub(1), 0));
+        let mut links: Vec<(usize, usize)> = match self.topology {
+            Topology::Full => (0..n).flat_map(|a| (a + 1..n).map(move |b| (a, b))).collect(),
+            Topology::Line => line.collect(),
+            Topology::Ring => line.chain(closing).collect(),
+            Topology::Star => (1..n).map(|b| (b, 0)).collect(),
+            Topology::Random(degree) => {
+                let mut links: Vec<_> = line.chain(closing).collect();
+                let wanted = (n * usize::from(degree) / 2).min(n * n.saturating_sub(1) / 2);
+                while links.len() < wanted {
+                    let (a, b) = (draw(rng, n), draw(rng, n));
+                    if a != b && !links.contains(&(a, b)) && !links.contains(&(b, a)) {
+                        links.push((a, b));
+                    }
+                }
+                links
+            }
+        };
+        links.dedup();
+        links
+    }
+}
+
+/// An index below `bound`.
+pub(crate) fn draw(rng: &mut peat_proto::Rng, bound: usize) -> usize {
+    usize::try_from(rng.below(bound as u64)).unwrap_or(0)
+}
+
+/// The identity of a member. Their order is not that of their numbers.
+pub(crate) fn peer(member: usize) -> PeerId {
+    let mut id = [0; 32];
+    let mixed = (member as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    id[..8].copy_from_slice(&mixed.to_be_bytes());
+    id[8..16].copy_from_slice(&(member as u64).to_be_bytes());
+    PeerId(id)
+}
+
+/// The member with this identity.
+pub(crate) fn member(peer: &PeerId) -> usize {
+    let number = peer.0[8..16].iter().fold(0, |number, byte| (number << 8) | u64::from(*byte));
+    usize::try_from(number).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,184 @@
+//! The swarm walk: a seed draws which faults exist and how often, then the steps. (Swarm testing, Groce and others 2012:
+//! leaving faults out altogether finds what their mixture hides.)
+
+use peat_proto::Rng;
+
+use super::link::Profile;
+use super::setup::{Habit, Setup, Topology, draw};
+use super::step::Step;
+
+/// What a walk is made of; chances that are given replace those that the seed would draw.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Mix {
+    /// Honest nodes.
+    pub nodes: usize,
+    /// Documents.
+    pub docs: usize,
+    /// Steps.
+    pub steps: usize,
+    /// Loss on every path, 0 to 1.
+    pub loss: Option<f64>,
+    /// Chance of a crash at every step, 0 to 1.
+    pub crash: Option<f64>,
+    /// Chance of a partition at every step, 0 to 1.
+    pub partition: Option<f64>,
+}
+
+impl Default for Mix {
+    fn default() -> Self {
+        Self { nodes: 3, docs: 10, steps: 200, loss: None, crash: None, partition: None }
+    }
+}
+
+/// The world and the steps that a seed stands for.
+#[must_use]
+pub fn walk(seed: u64, mix: &Mix) -> (Setup, Vec<Step>) {
+    let mut bytes = [0x77; 32];
+    bytes[..8].copy_from_slice(&seed.to_be_bytes());
+    let mut rng = Rng::new(bytes);
+    let setup = setup(seed, mix, &mut rng);
+    let weights = weights(mix, &mut rng);
+    let total: u64 = weights.iter().sum();
+    let steps = (0..mix.steps).map(|_| {
+        let mut left = rng.below(total);
+        let kind = weights.iter().position(|weight| {
+            let found = left < *weight;
+            left = left.saturating_sub(*weight);
+            found
+        });
+        step(kind.unwrap_or(KINDS - 1), &mut rng)
+    });
+    let steps = steps.collect();
+    (setup, steps)
+}
+
+fn setup(seed: u64, mix: &Mix, rng: &mut Rng) -> Setup {
+    let mut profile = pick(rng, &Profile::PRESETS);
+    if rng.below(3) == 0 {
+        profile = profile.calm();
+    }
+    if rng.below(3) == 0 {
+        profile.loss = rng.below(5_001) as u16;
+    }
+    if let Some(loss) = mix.loss {
+        profile.loss = parts(loss);
+    }
+    if rng.below(3) == 0 {
+        (profile.duplicate, profile.reorder) = (rng.below(2_000) as u16, rng.below(2_000) as u16);
+    }
+    if rng.below(2) == 0 {
+        (profile.reset, profile.hangup) = (rng.below(300) as u16, rng.below(100) as u16);
+    }
+    let hostile = (0..rng.below(3)).map(|_| pick(rng, &Habit::ALL)).collect();
+    let hostile = if rng.below(4) == 0 { hostile } else { Vec::new() };
+    Setup {
+        seed,
+        nodes: mix.nodes,
+        docs: mix.docs,
+        topology: pick(rng, &[Topology::Full, Topology::Full, Topology::Line, Topology::Ring, Topology::Star]),
+        datagram: pick(rng, &[0, 0, 50, 100]),
+        profile,
+        hostile,
+        cache: pick(rng, &[0, 30_000, 64 << 20, 64 << 20]),
+        frame: pick(rng, &[200, 1 << 10, 64 << 10, 64 << 10]),
+        window: pick(rng, &[(0, 1), (0, 300), (1_024, 8 << 10), (8 << 10, 4 << 20), (8 << 10, 4 << 20)]),
+        inline: pick(rng, &[0, 400, 2_000, 64 << 10, 64 << 10]),
+        job: pick(rng, &[0, 0, 20_000, 2_000_000]),
+        lazy: pick(rng, &[0, 0, 2_000, 200_000]),
+        disk: pick(rng, &[500, 5_000, 100_000]),
+        skew: pick(rng, &[0, 0, 3_000, 100_000_000]),
+        stormy: rng.below(8) == 0,
+    }
+}
+
+/// The kinds of step, in the order of `weights`.
+const KINDS: usize = 22;
+
+/// How often each kind comes; a fault that does not exist in this world has 0.
+fn weights(mix: &Mix, rng: &mut Rng) -> [u64; KINDS] {
+    let mut often = |most: u64| if rng.below(2) == 0 { 0 } else { 1 + rng.below(most) };
+    let mut weights = [
+        300,
+        often(30),
+        often(30),
+        often(100),
+        often(60),
+        often(60),
+        300,
+        20 + often(30),
+        often(20),
+        often(20),
+        often(20),
+        often(20),
+        often(20),
+        often(20),
+        often(20),
+        often(10),
+        20,
+        often(20),
+        often(20),
+        often(20),
+        often(30),
+        often(10),
+    ];
+    let sum = |weights: &[u64; KINDS], but: usize| weights.iter().sum::<u64>() - weights[but];
+    for (kind, chance) in [(CRASH, mix.crash), (PARTITION, mix.partition)] {
+        if let Some(chance) = chance {
+            let parts = u64::from(parts(chance)).min(9_000);
+            weights[kind] = sum(&weights, kind) * parts / (10_000 - parts);
+        }
+    }
+    weights
+}
+
+const CRASH: usize = 11;
+const PARTITION: usize = 15;
+
+fn step(kind: usize, rng: &mut Rng) -> Step {
+    let mut byte = || rng.below(256) as u8;
+    let (node, other) = (byte(), byte());
+    let wide = rng.below(1 << 16) as u16;
+    let value = rng.below(1 << 32) as u32;
+    Step::drawn(kind, node, other, wide, value)
+}
+
+impl Step {
+    /// The step of this kind, modulo what exists, with as many of the arguments as it has. Every step can be drawn.
+    #[must_use]
+    pub fn drawn(kind: usize, node: u8, other: u8, wide: u16, value: u32) -> Self {
+        match kind % KINDS {
+            0 => Self::Edit { node, doc: wide, kind: other, value },
+            1 => Self::Open { node, doc: wide },
+            2 => Self::Close { node, doc: wide },
+            3 => Self::Deliver { packet: wide },
+            4 => Self::Drop { packet: wide },
+            5 => Self::Duplicate { packet: wide },
+            // Mostly short, so that much is on its way at once; now and then longer than every timer.
+            6 => Self::Advance { ms: if value % 16 == 0 { wide % 20_000 } else { wide % 300 } },
+            7 => Self::Commit { node },
+            8 => Self::Pause { node },
+            9 => Self::FailWrites { node, count: other },
+            10 => Self::FailLoads { node, count: other },
+            CRASH => Self::Crash { node, keep: other },
+            12 => Self::Restart { node },
+            13 => Self::Reboot { node },
+            14 => Self::Cut { from: node, to: other },
+            PARTITION => Self::Partition { side: value },
+            16 => Self::Heal,
+            17 => Self::Connect { from: node, to: other },
+            18 => Self::Disconnect { conn: node },
+            19 => Self::Squeeze { from: node, to: other, ms: wide % 10_000 },
+            20 => Self::Evict { node },
+            _ => Self::Clock { node, seconds: (wide % 7_200) as i16 - 3_600 },
+        }
+    }
+}
+
+fn pick<T: Clone>(rng: &mut Rng, among: &[T]) -> T {
+    among[draw(rng, among.len())].clone()
+}
+
+/// A chance between 0 and 1 as parts in 10,000.
+fn parts(chance: f64) -> u16 {
+    (chance.clamp(0.0, 1.0) * 10_000.0) as u16
+}
