@@ -11,7 +11,7 @@ use automerge::{ActorId, AutoCommit, Automerge, ChangeHash, ObjType, ROOT, ReadD
 use peat_node::Ticket;
 use peat_proto::store::Record;
 use peat_proto::wire::{Delta, Hello, Label, Summary};
-use peat_proto::{Heads, Invitation, PeerId};
+use peat_proto::{Heads, Invitation, PeerId, Rng};
 use serde_json::Value;
 
 /// Longer vectors teach nothing that a short one does not.
@@ -22,6 +22,7 @@ fn main() -> io::Result<()> {
     control()?;
     records()?;
     tickets()?;
+    worlds()?;
     documents()
 }
 
@@ -84,10 +85,7 @@ fn records() -> io::Result<()> {
 }
 
 fn tickets() -> io::Result<()> {
-    let addrs = vec![
-        "192.0.2.7:4040".parse().expect("an address"),
-        "[2001:db8::1]:65535".parse().expect("an address"),
-    ];
+    let addrs = vec!["192.0.2.7:4040".parse().expect("an address"), "[2001:db8::1]:65535".parse().expect("an address")];
     let ticket = Ticket { peer: PeerId([0xab; 32]), addrs, invitation: Some(Invitation([3; 32])) };
     write("ticket", "text", ticket.to_string().as_bytes())?;
     // The same as the law takes it, and the smallest.
@@ -95,6 +93,16 @@ fn tickets() -> io::Result<()> {
     write("ticket", "smallest", &body)?;
     let items = [&[1, 32][..], &[3; 32], &[2, 6, 192, 0, 2, 7, 15, 200], &[3, 18], &[9; 18]].concat();
     write("ticket", "items", &[&body[..], &items].concat())
+}
+
+/// Random steps in many worlds, and a world in which nothing happens.
+fn worlds() -> io::Result<()> {
+    let mut rng = Rng::new([5; 32]);
+    for seed in 0..40_u8 {
+        let steps: Vec<u8> = (0..8 * 40).map(|_| rng.draw() as u8).collect();
+        write("world", &format!("steps_{seed}"), &[&[0, seed, 2][..], &steps].concat())?;
+    }
+    write("world", "nothing", &[0, 0, 2])
 }
 
 /// Documents with one of everything, compressed and not, as a whole and as changes.

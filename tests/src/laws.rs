@@ -17,11 +17,13 @@ use peat_proto::wire::{
 };
 
 mod admission;
+mod fleet;
 #[path = "../../peat-proto/tests/common/heap.rs"]
 pub mod heap;
 mod seal;
 
 pub use admission::admit;
+pub use fleet::world;
 
 /// A law, by the name of its fuzz target and its corpus.
 pub type Law = (&'static str, fn(&[u8]) -> bool);
@@ -35,6 +37,7 @@ pub const ALL: &[Law] = &[
     ("frames", frames),
     ("record", record),
     ("ticket", ticket),
+    ("world", world),
 ];
 
 /// A stream: `flags u8 | pieces u8 | length u8 of each piece | bytes`. However it is cut into pieces, the same frames

@@ -43,7 +43,7 @@ macro_rules! corpora {
     };
 }
 
-corpora!(admit batch control delta frames record ticket);
+corpora!(admit batch control delta frames record ticket world);
 
 #[test]
 fn every_law_has_a_target_and_a_corpus_and_is_replayed() {

@@ -140,30 +140,38 @@ fn step(kind: usize, rng: &mut Rng) -> Step {
     let (node, other) = (byte(), byte());
     let wide = rng.below(1 << 16) as u16;
     let value = rng.below(1 << 32) as u32;
-    match kind {
-        0 => Step::Edit { node, doc: wide, kind: other, value },
-        1 => Step::Open { node, doc: wide },
-        2 => Step::Close { node, doc: wide },
-        3 => Step::Deliver { packet: wide },
-        4 => Step::Drop { packet: wide },
-        5 => Step::Duplicate { packet: wide },
-        // Mostly short, so that much is on its way at once; now and then longer than every timer.
-        6 => Step::Advance { ms: if value % 16 == 0 { wide % 20_000 } else { wide % 300 } },
-        7 => Step::Commit { node },
-        8 => Step::Pause { node },
-        9 => Step::FailWrites { node, count: other },
-        10 => Step::FailLoads { node, count: other },
-        CRASH => Step::Crash { node, keep: other },
-        12 => Step::Restart { node },
-        13 => Step::Reboot { node },
-        14 => Step::Cut { from: node, to: other },
-        PARTITION => Step::Partition { side: value },
-        16 => Step::Heal,
-        17 => Step::Connect { from: node, to: other },
-        18 => Step::Disconnect { conn: node },
-        19 => Step::Squeeze { from: node, to: other, ms: wide % 10_000 },
-        20 => Step::Evict { node },
-        _ => Step::Clock { node, seconds: (wide % 7_200) as i16 - 3_600 },
+    Step::drawn(kind, node, other, wide, value)
+}
+
+impl Step {
+    /// The step of this kind, modulo what exists, with as many of the arguments as it has. Every step can be drawn.
+    #[must_use]
+    pub fn drawn(kind: usize, node: u8, other: u8, wide: u16, value: u32) -> Self {
+        match kind % KINDS {
+            0 => Self::Edit { node, doc: wide, kind: other, value },
+            1 => Self::Open { node, doc: wide },
+            2 => Self::Close { node, doc: wide },
+            3 => Self::Deliver { packet: wide },
+            4 => Self::Drop { packet: wide },
+            5 => Self::Duplicate { packet: wide },
+            // Mostly short, so that much is on its way at once; now and then longer than every timer.
+            6 => Self::Advance { ms: if value % 16 == 0 { wide % 20_000 } else { wide % 300 } },
+            7 => Self::Commit { node },
+            8 => Self::Pause { node },
+            9 => Self::FailWrites { node, count: other },
+            10 => Self::FailLoads { node, count: other },
+            CRASH => Self::Crash { node, keep: other },
+            12 => Self::Restart { node },
+            13 => Self::Reboot { node },
+            14 => Self::Cut { from: node, to: other },
+            PARTITION => Self::Partition { side: value },
+            16 => Self::Heal,
+            17 => Self::Connect { from: node, to: other },
+            18 => Self::Disconnect { conn: node },
+            19 => Self::Squeeze { from: node, to: other, ms: wide % 10_000 },
+            20 => Self::Evict { node },
+            _ => Self::Clock { node, seconds: (wide % 7_200) as i16 - 3_600 },
+        }
     }
 }
 
