@@ -160,7 +160,7 @@ impl Path {
 
     fn serialise(&mut self, now: Time, bytes: usize) -> Time {
         let rate = self.rate(now);
-        let micros = if rate == 0 { 0 } else { (bytes as u64).saturating_mul(1_000_000) / rate };
+        let micros = (bytes as u64).saturating_mul(1_000_000).checked_div(rate).unwrap_or(0);
         self.busy = after(self.busy.max(now), micros);
         self.busy
     }

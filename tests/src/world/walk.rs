@@ -155,7 +155,7 @@ impl Step {
             4 => Self::Drop { packet: wide },
             5 => Self::Duplicate { packet: wide },
             // Mostly short, so that much is on its way at once; now and then longer than every timer.
-            6 => Self::Advance { ms: if value % 16 == 0 { wide % 20_000 } else { wide % 300 } },
+            6 => Self::Advance { ms: if value.is_multiple_of(16) { wide % 20_000 } else { wide % 300 } },
             7 => Self::Commit { node },
             8 => Self::Pause { node },
             9 => Self::FailWrites { node, count: other },
