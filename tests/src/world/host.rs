@@ -129,10 +129,12 @@ pub(crate) fn perform(tx: &mut Transaction<'_>, plan: Plan) -> Result<(), Abort>
             let len = tx.length(&list);
             tx.insert(&list, len, u64::from(value))?;
         }
-        7 => match tx.get(ROOT, &key)? {
-            Some(_) => tx.delete(ROOT, key)?,
-            None => {}
-        },
+        7 => {
+            let there = tx.get(ROOT, &key)?;
+            if there.is_some() {
+                tx.delete(ROOT, key)?;
+            }
+        }
         8 => match tx.get(ROOT, "count")? {
             Some(_) => tx.increment(ROOT, "count", i64::from(value % 9))?,
             None => tx.put(ROOT, "count", ScalarValue::counter(1))?,
