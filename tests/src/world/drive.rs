@@ -292,6 +292,7 @@ impl World {
                 self.input(at, Input::Connected { conn, peer: other, link });
             } else {
                 for (lane, bytes) in self.hostile[at - self.setup.nodes].greet() {
+                    self.fired.count(Fault::Hostile);
                     self.transmit(conn, lane, bytes);
                 }
             }
