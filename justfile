@@ -33,7 +33,7 @@ sim-volume count="100000" *args:
 
 # Fuzz one target (needs `cargo install cargo-fuzz`; stable Rust will do)
 fuzz target seconds="60":
-    cargo fuzz run --sanitizer none {{ target }} -- -max_total_time={{ seconds }}
+    cargo fuzz run --sanitizer none {{ target }} -- -max_total_time={{ seconds }} -timeout=20
 
 # Benchmarks
 bench *args:
