@@ -25,7 +25,8 @@ pub struct Config {
     /// Bytes of partly received frames of all connections together. Default 32 MiB: two frames of the largest size.
     pub receive_budget: usize,
     /// Bytes of received changes that are not yet durable, of all connections together. Default 16 MiB: about 3 s of a
-    /// disk at 5 MB/s. Above it, receive credit pauses.
+    /// disk at 5 MB/s. Above it, receive credit pauses; above twice as many, what still comes is refused until a later
+    /// survey brings it again.
     pub undurable_budget: usize,
     /// Largest payload of a delta, in bytes. Default 16 MiB.
     pub max_delta: usize,

@@ -112,6 +112,8 @@ pub(crate) struct Docs {
     writer: Writer,
     /// Bytes received and not yet durable.
     received: usize,
+    /// Above so many of them, what peers send is refused.
+    most_received: usize,
     pub(crate) effects: VecDeque<Effect>,
     pub(crate) stats: Stats,
 }
@@ -137,6 +139,7 @@ impl Docs {
             cache: Cache::new(config.cache_bytes),
             writer: Writer::new(config.retry_min, config.retry_max),
             received: 0,
+            most_received: config.undurable_budget.saturating_mul(2),
             effects: VecDeque::new(),
             stats: Stats::default(),
         }
@@ -360,6 +363,10 @@ impl Docs {
     pub(crate) fn deliver(&mut self, doc: &DocId, incoming: Incoming) -> Result<(), Refusal> {
         match self.get(doc) {
             Some(document) if document.kind != Kind::Automerge => return Err(Refusal::Foreign),
+            // Datagrams know no credit, and every new connection brings its own.
+            _ if self.received > self.most_received && matches!(incoming.source, Source::Peer(..)) => {
+                return Err(Refusal::Busy);
+            }
             Some(_) => {}
             None => self.admit_new(doc, Phase::Live(Box::new(Live::blank(&self.actor)))),
         }

@@ -131,7 +131,13 @@ pub(crate) fn sample(doc: &Automerge, from: &Heads) -> Vec<ChangeHash> {
 
 /// Merges everything that arrived for a document, in one application: applying costs in proportion to the history, so
 /// batching is what makes it cheap. Refused input leaves the document as it was and costs its neighbours nothing.
-pub(crate) fn merge(doc: &mut Automerge, incoming: Vec<Incoming>, limits: &AdmitLimits) -> Merged {
+pub(crate) fn merge(doc: &mut Automerge, mut incoming: Vec<Incoming>, limits: &AdmitLimits) -> Merged {
+    if doc.get_heads().is_empty()
+        && let [Incoming { payload: Payload::Saved(_), .. }] = incoming.as_slice()
+        && let Some(Incoming { source, payload: Payload::Saved(bytes) }) = incoming.pop()
+    {
+        return adopt(doc, source, &bytes, limits);
+    }
     let mut merged = Merged { added: Vec::new(), bytes: Vec::new(), reports: Vec::new(), broken: false };
     let mut batch: Vec<Change> = Vec::new();
     let mut chosen = BTreeSet::new();
@@ -175,6 +181,40 @@ pub(crate) fn merge(doc: &mut Automerge, incoming: Vec<Incoming>, limits: &Admit
     merged
 }
 
+/// Takes over a saved document whole, where there was nothing: no change is applied one by one.
+fn adopt(doc: &mut Automerge, source: Source, bytes: &Bytes, limits: &AdmitLimits) -> Merged {
+    let mut merged = Merged { added: Vec::new(), bytes: Vec::new(), reports: Vec::new(), broken: false };
+    let outcome =
+        admitted(bytes, limits, source == Source::Restore).and_then(|()| load_saved(bytes)).and_then(|saved| {
+            if saved.get_heads().len() > Record::MAX_HEADS { Err(Refusal::TooManyHeads) } else { Ok(saved) }
+        });
+    let (outcome, heads) = match outcome {
+        Err(refusal) => (Err(refusal), None),
+        Ok(saved) => {
+            let heads = Heads::new(saved.get_heads());
+            // Their dependencies lie behind them, and nothing else is the frontier.
+            merged.added = heads.as_slice().iter().map(|hash| (*hash, Vec::new())).collect();
+            merged.bytes = bytes.to_vec();
+            let new = saved.stats().num_changes;
+            *doc = saved.with_actor(doc.get_actor().clone());
+            (Ok((new, 0)), Some(heads))
+        }
+    };
+    merged.reports.push(Report { source, outcome, heads, size: bytes.len() });
+    merged
+}
+
+fn admitted(bytes: &[u8], limits: &AdmitLimits, trusted: bool) -> Result<(), Refusal> {
+    if trusted { Ok(()) } else { admit(bytes, limits).map(|_| ()) }
+}
+
+/// Loads a saved document of which nothing is missing.
+fn load_saved(bytes: &[u8]) -> Result<Automerge, Refusal> {
+    let loaded = catch_unwind(|| Automerge::load_with_options(bytes, LoadOptions::new()));
+    let Ok(Ok(saved)) = loaded else { return Err(Refusal::Invalid) };
+    if saved.get_missing_deps(&[]).is_empty() { Ok(saved) } else { Err(Refusal::MissingChanges) }
+}
+
 struct Parsed {
     changes: Vec<Change>,
     heads: Option<Heads>,
@@ -182,7 +222,7 @@ struct Parsed {
 }
 
 fn changes_of(doc: &Automerge, payload: Payload, limits: &AdmitLimits, trusted: bool) -> Result<Parsed, Refusal> {
-    let check = |bytes: &[u8]| if trusted { Ok(()) } else { admit(bytes, limits).map(|_| ()) };
+    let check = |bytes: &[u8]| admitted(bytes, limits, trusted);
     match payload {
         Payload::Saved(bytes) => {
             check(&bytes)?;
@@ -208,11 +248,7 @@ fn changes_of(doc: &Automerge, payload: Payload, limits: &AdmitLimits, trusted: 
 }
 
 fn saved_changes(doc: &Automerge, bytes: &[u8]) -> Result<Parsed, Refusal> {
-    let loaded = catch_unwind(|| Automerge::load_with_options(bytes, LoadOptions::new()));
-    let Ok(Ok(saved)) = loaded else { return Err(Refusal::Invalid) };
-    if !saved.get_missing_deps(&[]).is_empty() {
-        return Err(Refusal::MissingChanges);
-    }
+    let saved = load_saved(bytes)?;
     let changes = doc.get_changes_added(&saved);
     let total = saved.stats().num_changes;
     let known = total.saturating_sub(u64::try_from(changes.len()).unwrap_or(u64::MAX));

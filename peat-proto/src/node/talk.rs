@@ -89,9 +89,22 @@ impl Node {
         }
     }
 
+    /// Lets a peer wait whose changes cannot be taken in now: what it asked for is answered with what is said next.
+    fn put_off(&mut self, id: ConnId, doc: &DocId) {
+        let Some(conn) = self.conns.get(&id) else { return };
+        let later = self.now.mono + self.patience(conn, 0);
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.set_deadline(doc, Some(later));
+            self.stats.refused += 1;
+        }
+    }
+
     /// Leaves a document alone that this peer's changes cannot be applied to; the next survey comes back to it, ever more
     /// rarely.
     fn turned_away(&mut self, id: ConnId, doc: &DocId, reason: Refusal) {
+        if reason == Refusal::Busy {
+            return self.put_off(id, doc);
+        }
         let class = self.docs.class(doc);
         if let Some(conn) = self.conns.get_mut(&id) {
             conn.end_exchange(class, doc);

@@ -40,7 +40,7 @@ impl World {
         for member in 0..self.hosts.len() {
             let host = &self.hosts[member];
             let Some(node) = host.node.as_ref().filter(|_| !host.dirty) else { continue };
-            let outcome = self.check_node(member, node);
+            let outcome = self.check_node(node);
             self.expect(Some(member), outcome);
         }
         if log::errors() > 0 {
@@ -48,13 +48,11 @@ impl World {
         }
     }
 
-    fn check_node(&self, member: usize, node: &Node) -> Result<(), String> {
+    fn check_node(&self, node: &Node) -> Result<(), String> {
         node.check().map_err(|violation| violation.to_string())?;
-        let config = self.setup.config();
         let stats = node.stats();
-        // Credit pauses above the budget; what had credit already still comes: 256 KiB and a frame for each connection.
-        let ends = self.net.ends.values().filter(|end| end.member == member).count();
-        let most = config.undurable_budget + ends * ((256 << 10) + config.max_delta);
+        // What comes above twice the budget is refused; the last that was taken in may be as large as a frame.
+        let most = 2 * self.setup.undurable + (64 << 10);
         if stats.undurable_bytes > most {
             return Err(format!("{} bytes are not durable; {most} at most", stats.undurable_bytes));
         }

@@ -8,7 +8,7 @@ use peat_proto::{ConnId, Lane, StreamId, Time};
 use super::link::{Path, Profile};
 
 /// Bytes of receive credit of one end; an ordered link delivers no more until some were consumed.
-const CREDIT: usize = 256 << 10;
+const CREDIT: usize = 16 << 10;
 
 /// Names a packet; they are numbered in the order of sending.
 pub(crate) type PacketId = u64;

@@ -30,6 +30,8 @@ pub struct Setup {
     pub frame: usize,
     /// Bounds of the send windows, in bytes.
     pub window: (usize, usize),
+    /// Bytes of received changes that may wait for the disk until receive credit pauses.
+    pub undurable: usize,
     /// Saved bytes above which documents are loaded, merged and saved by workers.
     pub inline: usize,
     /// Longest time that a worker takes, in microseconds; 0 runs jobs at once.
@@ -109,6 +111,7 @@ impl Setup {
             cache: 64 << 20,
             frame: 64 << 10,
             window: (8 << 10, 4 << 20),
+            undurable: 16 << 20,
             inline: 64 << 10,
             job: 0,
             lazy: 0,
@@ -129,6 +132,7 @@ impl Setup {
         config.cache_bytes = self.cache;
         config.frame_bytes = self.frame;
         (config.window_min, config.window_max) = self.window;
+        config.undurable_budget = self.undurable;
         config.load_inline_bytes = self.inline / 4;
         config.merge_inline_bytes = self.inline;
         config.frame_deadline = Duration::from_secs(30);
