@@ -37,7 +37,7 @@ crash-volume rounds="200":
 
 # Fuzz one target (needs `cargo install cargo-fuzz`; stable Rust will do)
 fuzz target seconds="60":
-    cargo fuzz run --sanitizer none {{ target }} -- -max_total_time={{ seconds }}
+    cargo fuzz run --sanitizer none {{ target }} -- -max_total_time={{ seconds }} -timeout=20
 
 # Benchmarks
 bench *args:
