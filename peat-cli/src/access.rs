@@ -5,9 +5,10 @@ use std::fmt::Display;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use peat_node::proto::CloseCode;
 use peat_node::proto::automerge::transaction::{Transactable, Transaction};
 use peat_node::proto::automerge::{AutomergeError, ObjType, ROOT, ReadDoc, ScalarValue, Value};
-use peat_node::{DocId, Node, OpenError, Options, PeerId, Ticket};
+use peat_node::{DocId, LevelError, Node, OpenError, Options, PeerId, Ticket};
 
 use crate::control::{Answer, Blob, Cell, Client, Entry, Outcome, Page, Request};
 use crate::failure::{Code, Failure};
@@ -157,7 +158,7 @@ fn begin(node: &Node, request: Request) -> Result<Started, Failure> {
             let ticket = node.ticket().to_string();
             Box::new(move || Ok(Answer::Ticket { ticket }))
         }
-        Request::Join { ticket, timeout } => {
+        Request::Sync { ticket, timeout } => {
             let ticket: Ticket = parse(&ticket)?;
             if ticket.peer == node.id() {
                 return Err(Failure::new(
@@ -166,8 +167,13 @@ fn begin(node: &Node, request: Request) -> Result<Started, Failure> {
                     "use it on the other machine, or with another --dir",
                 ));
             }
-            node.join(&ticket);
-            level(node, ticket.peer, timeout)
+            let visit = node.visit(&ticket);
+            let level = level(node, ticket.peer, timeout);
+            Box::new(move || {
+                let outcome = level();
+                drop(visit);
+                outcome
+            })
         }
         Request::Level { peer, timeout } => {
             let peer = PeerId::from_hex(&peer)
@@ -198,9 +204,36 @@ fn level(node: &Node, peer: PeerId, timeout: Duration) -> Started {
     let deadline = Instant::now() + timeout;
     let (node, pending) = (node.clone(), node.level_with(&peer));
     Box::new(move || match wait::until(deadline, pending) {
-        Some(outcome) => done(outcome),
+        Some(Ok(())) => Ok(Answer::Done),
+        Some(Err(error)) => Err(not_level(&node, &peer, error)),
         None => Err(why_not_level(&node, &peer, timeout)),
     })
+}
+
+fn not_level(node: &Node, peer: &PeerId, error: LevelError) -> Failure {
+    let LevelError::Refused { code, by_peer } = error else {
+        return peat_node::ReadError::Closed.into();
+    };
+    if code == CloseCode::Version.code() {
+        return Failure::new(
+            Code::Refused,
+            format!("{peer} and this node speak different versions of the protocol"),
+            "bring the older of both up to date",
+        );
+    }
+    if by_peer {
+        Failure::new(
+            Code::Refused,
+            format!("{peer} does not let this node in"),
+            format!("ask its operator for a fresh ticket, or for `--allow {}`", node.id()),
+        )
+    } else {
+        Failure::new(
+            Code::Refused,
+            format!("this node does not let {peer} in"),
+            "let it in with `peat serve --allow ID`, or join it with its ticket",
+        )
+    }
 }
 
 /// What the statistics say about a peer that did not become level in time.
@@ -216,12 +249,12 @@ fn why_not_level(node: &Node, peer: &PeerId, timeout: Duration) -> Failure {
             format!("{} documents still differed from {peer} after {seconds} s", one.behind),
             "run the command again, or give it more time with --timeout",
         ),
-        _ if connection.is_some() || stats.traffic.frames_sent > 0 => Failure::new(
-            Code::Refused,
-            format!("{peer} was reached and did not let this node in within {seconds} s"),
-            format!("ask its operator for a fresh ticket, or for `--allow {}`", node.id()),
+        Some(_) => Failure::new(
+            Code::Timeout,
+            format!("{peer} was reached and did not answer within {seconds} s"),
+            "run the command again, or give it more time with --timeout",
         ),
-        _ => Failure::new(
+        None => Failure::new(
             Code::Unreachable,
             format!("{peer} could not be reached within {seconds} s"),
             "check that `peat serve` runs there, that the ticket is its newest, and the network between",

@@ -159,8 +159,8 @@ pub(crate) struct NetworkArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Ends with exit code 0 when the document sets of both sides are proven equal. Creates the data directory on first use. \
-A later `peat serve` remembers the peer. While a `peat serve` runs on the directory, that one connects, with its own \
-network options, and stays connected.")]
+While a `peat serve` runs on the directory, that one connects, with its own network options. Nobody is joined: a later \
+`peat serve` does not connect to the peer by itself.")]
 pub(crate) struct SyncArgs {
     /// What `peat serve` or `peat ticket` printed on the other side
     pub(crate) ticket: Ticket,

@@ -56,8 +56,8 @@ pub(crate) enum Request {
     Status,
     /// The node's ticket.
     Ticket,
-    /// Stay connected to the ticket's node, and wait until both are level.
-    Join { ticket: String, timeout: Duration },
+    /// Connect to the ticket's node, and wait until both are level.
+    Sync { ticket: String, timeout: Duration },
     /// Wait until this node and a peer are level.
     Level { peer: String, timeout: Duration },
 }
@@ -161,8 +161,8 @@ impl<'de> Deserialize<'de> for Blob {
 }
 
 impl Request {
-    pub(crate) fn join(ticket: &Ticket, timeout: Duration) -> Self {
-        Self::Join { ticket: ticket.to_string(), timeout }
+    pub(crate) fn sync(ticket: &Ticket, timeout: Duration) -> Self {
+        Self::Sync { ticket: ticket.to_string(), timeout }
     }
 }
 
@@ -196,7 +196,7 @@ mod tests {
             Request::List { prefix: String::new(), after: Some(key()) },
             Request::Status,
             Request::Ticket,
-            Request::Join { ticket: "peat".to_owned(), timeout },
+            Request::Sync { ticket: "peat".to_owned(), timeout },
             Request::Level { peer: "00".to_owned(), timeout },
         ];
         for request in requests {

@@ -43,7 +43,7 @@ fn once(dir: &Path, args: &SyncArgs) -> Result<Status, Failure> {
 }
 
 fn level(access: &mut Access, args: &SyncArgs) -> Result<Status, Failure> {
-    access.call(Request::join(&args.ticket, args.timeout))?;
+    access.call(Request::sync(&args.ticket, args.timeout))?;
     match access.call(Request::Status)? {
         Answer::Status(status) => Ok(*status),
         _ => Err(Failure::new(Code::Busy, "the running `peat serve` gave no status", "run the command again")),

@@ -77,6 +77,25 @@ impl AddressBook {
         });
     }
 
+    /// Takes back [`Self::want`], and keeps the addresses.
+    pub(crate) fn unwant(&mut self, peer: PeerId) {
+        if self.is_wanted(&peer) {
+            self.update(peer, |known| {
+                known.wanted = false;
+                known.invitation = None;
+            });
+        }
+    }
+
+    pub(crate) fn is_wanted(&self, peer: &PeerId) -> bool {
+        self.peers.iter().any(|known| known.peer == *peer && known.wanted)
+    }
+
+    /// Remembers where a ticket says that a peer listens.
+    pub(crate) fn located(&mut self, peer: PeerId, addrs: &[SocketAddr]) {
+        self.update(peer, |known| addrs.iter().rev().for_each(|addr| known.prefer(*addr)));
+    }
+
     /// Remembers where a dialled peer answered.
     pub(crate) fn reached(&mut self, peer: PeerId, addr: SocketAddr) {
         self.update(peer, |known| known.prefer(addr));
@@ -278,10 +297,16 @@ mod tests {
         book.reached(peer(1), addr(3));
         book.want(peer(3), &[addr(9)], None);
         book.forget(&peer(3));
+        book.want(peer(4), &[addr(4)], Some(THEIRS));
+        book.unwant(peer(4));
+        book.unwant(peer(5));
+        book.located(peer(6), &[addr(6), addr(7)]);
         drop(book);
 
         let book = AddressBook::open(dir.path()).expect("the same book");
         assert_eq!(book.addrs(&peer(1)), [addr(3), addr(1), addr(2)]);
+        assert_eq!((book.addrs(&peer(4)), book.addrs(&peer(6))), (vec![addr(4)], vec![addr(6), addr(7)]));
+        assert_eq!(book.peers.len(), 4, "nobody else");
         let mut wanted: Vec<_> = book.wanted().collect();
         wanted.sort_by_key(|(peer, _)| *peer);
         assert_eq!(wanted, [(peer(1), Some(THEIRS)), (peer(2), None)]);

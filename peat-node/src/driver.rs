@@ -15,7 +15,7 @@ use crate::address::AddressBook;
 use crate::dial::{Dials, Unreachable};
 use crate::dir::Dir;
 use crate::inbox::{Message, Outlet};
-use crate::node::ReadError;
+use crate::node::LevelError;
 use crate::pending::Reply;
 use crate::request::Requests;
 use crate::store::thread::StoreThread;
@@ -49,7 +49,9 @@ pub(crate) struct State {
     dials: Dials,
     requests: Requests,
     feeds: Vec<Feed>,
-    levels: BTreeMap<PeerId, Vec<Reply<Result<(), ReadError>>>>,
+    levels: BTreeMap<PeerId, Vec<Reply<Result<(), LevelError>>>>,
+    /// Peers that are wanted for a time, and by how many visits.
+    visits: BTreeMap<PeerId, usize>,
     /// Writes that the store has not answered.
     writes: usize,
     /// Why the last write failed; none when it succeeded.
@@ -166,6 +168,23 @@ impl Driver {
                 self.book.want(peer, &ticket.addrs, invitation);
                 self.input(Input::Want { peer, invitation });
             }
+            Message::Part(peer) => {
+                self.book.unwant(peer);
+                self.unwant(peer);
+            }
+            Message::Visit(ticket) => {
+                let (peer, invitation) = (ticket.peer, ticket.invitation);
+                self.book.located(peer, &ticket.addrs);
+                *self.state.visits.entry(peer).or_default() += 1;
+                self.input(Input::Want { peer, invitation });
+            }
+            Message::Leave(peer) => {
+                if let Some(visits) = self.state.visits.get_mut(&peer) {
+                    *visits -= 1;
+                }
+                self.state.visits.retain(|_, visits| *visits > 0);
+                self.unwant(peer);
+            }
             Message::Forget(peer) => {
                 self.book.forget(&peer);
                 self.input(Input::Unwant { peer });
@@ -208,7 +227,14 @@ impl Driver {
         }
     }
 
-    fn level(&mut self, peer: PeerId, reply: Reply<Result<(), ReadError>>) {
+    /// Takes the wish for a peer back when nobody has it any more.
+    fn unwant(&mut self, peer: PeerId) {
+        if !self.book.is_wanted(&peer) && !self.state.visits.contains_key(&peer) {
+            self.input(Input::Unwant { peer });
+        }
+    }
+
+    fn level(&mut self, peer: PeerId, reply: Reply<Result<(), LevelError>>) {
         if self.core.level(&peer) {
             reply.send(Ok(()));
             return;
@@ -302,7 +328,14 @@ impl Driver {
             }
             Event::Up { conn, peer } => tracing::info!(conn = conn.0, %peer, "up"),
             Event::Down { conn, peer } => tracing::info!(conn = conn.0, %peer, "down"),
-            Event::Closed { peer, code, by_peer } => tracing::warn!(%peer, code, by_peer, "connection closed"),
+            Event::Closed { peer, code, by_peer } => {
+                tracing::warn!(%peer, code, by_peer, "connection closed");
+                // Dialling again will not help, unless somebody does something about it.
+                if [CloseCode::NotAdmitted.code(), CloseCode::Version.code()].contains(&code) {
+                    let waiting = self.state.levels.remove(&peer).unwrap_or_default();
+                    waiting.into_iter().for_each(|reply| reply.send(Err(LevelError::Refused { code, by_peer })));
+                }
+            }
             Event::Refused { peer, doc, reason } => tracing::warn!(%peer, %doc, %reason, "refused"),
             Event::Quarantined { doc, fault } => tracing::warn!(%doc, %fault, "left alone"),
             other => tracing::debug!(?other, "event"),

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use peat_proto::store::Stored;
 use peat_proto::{ConnId, DocId, Done, Input, Link, Listing, PeerId, Stats};
 
-use crate::node::ReadError;
+use crate::node::{LevelError, ReadError};
 use crate::pending::Reply;
 use crate::request::Request;
 use crate::subscription::Feed;
@@ -56,9 +56,13 @@ pub(crate) enum Message {
     Subscribe(Feed),
     Level {
         peer: PeerId,
-        reply: Reply<Result<(), ReadError>>,
+        reply: Reply<Result<(), LevelError>>,
     },
     Join(Ticket),
+    Part(PeerId),
+    /// A visit begins, and ends.
+    Visit(Ticket),
+    Leave(PeerId),
     Forget(PeerId),
     Close,
 }

@@ -19,7 +19,7 @@ mod workers;
 
 pub use dir::Dir;
 pub use error::OpenError;
-pub use node::{Node, Options, ReadError, WriteError};
+pub use node::{Identity, LevelError, Node, Options, ReadError, Visit, WriteError};
 pub use peat_proto::{self as proto, DocId, Heads, Origin, PeerId};
 pub use pending::Pending;
 pub use subscription::{Change, Subscription};

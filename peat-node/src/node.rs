@@ -17,7 +17,7 @@ use crate::address::AddressBook;
 use crate::dir::Dir;
 use crate::driver::{Clock, Closing, Driver, State};
 use crate::error::OpenError;
-use crate::inbox::{Message, inbox};
+use crate::inbox::{Inbox, Message, inbox};
 use crate::json::{self, TooDeep};
 use crate::pending::{Pending, Permits, Reply, pending};
 use crate::request::{Edit, Import, Read, Request};
@@ -70,6 +70,26 @@ pub struct Options {
     pub config: Config,
 }
 
+/// Who a node is, for [`Node::with_store`]. [`Node::open`] keeps it in the data directory.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The Ed25519 seed of the node's key.
+    pub secret: [u8; 32],
+    /// The secret that admits its bearer.
+    pub invitation: Invitation,
+    /// Which actor the node edits as. Automerge never recovers from an actor that repeats itself, so no two runs may
+    /// have the same boot, unless the store was closed cleanly in between and nothing has touched it since. It must be
+    /// durable before the node is started.
+    pub boot: Boot,
+}
+
+/// A connection that is wanted for a time: see [`Node::visit`].
+#[derive(Debug)]
+pub struct Visit {
+    peer: PeerId,
+    inbox: Inbox,
+}
+
 /// Why a write was not done, or is not known to be durable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -119,6 +139,23 @@ pub enum ReadError {
     Closed,
 }
 
+/// Why a peer is not level with this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LevelError {
+    /// The connection was closed for a reason that does not pass by itself.
+    #[error("{} refused the connection with code {code}", if *by_peer { "the peer" } else { "this node" })]
+    Refused {
+        /// The code as it was sent: [`NotAdmitted`](proto::CloseCode::NotAdmitted) or [`Version`](proto::CloseCode::Version).
+        code: u32,
+        /// Whether the peer closed it, and not this node.
+        by_peer: bool,
+    },
+    /// The node has closed.
+    #[error("the node is closed")]
+    Closed,
+}
+
 impl Node {
     /// Most requests of all clones of a handle that are under way: 4,096, of about 300 B each apart from what they carry.
     pub const MAX_REQUESTS: usize = 4096;
@@ -160,10 +197,18 @@ impl Node {
     /// If the operating system gives no randomness or no thread.
     #[must_use]
     pub fn in_memory(options: Options) -> Self {
-        let identity =
-            Identity { secret: random(), invitation: Invitation(random()), boot: Boot { store: random(), number: 1 } };
-        let home = Home { store: Box::<MemoryStore>::default(), dir: None, book: AddressBook::default() };
-        Self::start(identity, home, Vec::new(), options).expect("the operating system gives a few threads")
+        let store = Box::<MemoryStore>::default();
+        Self::with_store(Identity::random(), store, options).expect("the operating system gives a few threads")
+    }
+
+    /// A node on a store of the caller's. Which peers it joined, and where they were, it does not keep.
+    ///
+    /// # Errors
+    /// [`OpenError`] if the store cannot be read or the operating system gives no thread.
+    pub fn with_store(identity: Identity, mut store: Box<dyn Store>, options: Options) -> Result<Self, OpenError> {
+        let entries = store.entries()?;
+        let home = Home { store, dir: None, book: AddressBook::default() };
+        Ok(Self::start(identity, home, entries, options)?)
     }
 
     /// The node's id: its public key.
@@ -250,15 +295,29 @@ impl Node {
         self.0.hub.inbox.send(Message::Join(ticket.clone()));
     }
 
+    /// Connects to the ticket's node until the answer is dropped, and does not remember to join it.
+    #[must_use = "the peer is wanted until this is dropped"]
+    pub fn visit(&self, ticket: &Ticket) -> Visit {
+        let inbox = self.0.hub.inbox.clone();
+        inbox.send(Message::Visit(ticket.clone()));
+        Visit { peer: ticket.peer, inbox }
+    }
+
+    /// Takes back [`Node::join`]: the peer is not dialled any more. A connection that exists stays, and so does the
+    /// peer's admission: it may still connect.
+    pub fn part(&self, peer: &PeerId) {
+        self.0.hub.inbox.send(Message::Part(*peer));
+    }
+
     /// Stop redialling, and forget that the peer was admitted and where it was. Its connections are closed.
     pub fn forget(&self, peer: &PeerId) {
         self.0.hub.inbox.send(Message::Forget(*peer));
     }
 
-    /// Done when this node's document set and the connected peer's are proven equal; `Err` if the node closes. Waits
-    /// for as long as the peer is away.
-    pub fn level_with(&self, peer: &PeerId) -> Pending<Result<(), ReadError>> {
-        let (reply, answer) = pending(read_closed);
+    /// Done when this node's document set and the connected peer's are proven equal. Waits for as long as the peer is
+    /// away; a peer that refuses from here on is a [`LevelError::Refused`].
+    pub fn level_with(&self, peer: &PeerId) -> Pending<Result<(), LevelError>> {
+        let (reply, answer) = pending(|| Err(LevelError::Closed));
         let peer = *peer;
         self.0.hub.inbox.send(Message::Level { peer, reply });
         answer
@@ -307,11 +366,15 @@ impl Node {
     }
 }
 
-/// Who a node is.
-struct Identity {
-    secret: [u8; 32],
-    invitation: Invitation,
-    boot: Boot,
+impl Identity {
+    /// A node that never was before.
+    ///
+    /// # Panics
+    /// If the operating system gives no randomness.
+    #[must_use]
+    pub fn random() -> Self {
+        Self { secret: random(), invitation: Invitation(random()), boot: Boot { store: random(), number: 1 } }
+    }
 }
 
 /// Where a node keeps what it knows.
@@ -370,6 +433,12 @@ fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).expect("the operating system gives randomness");
     bytes
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        self.inbox.send(Message::Leave(self.peer));
+    }
 }
 
 impl Drop for Handle {

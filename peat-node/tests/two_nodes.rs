@@ -9,8 +9,8 @@ use std::time::Duration;
 use automerge::transaction::Transactable;
 use automerge::{AutomergeError, ROOT, ReadDoc};
 use common::Network;
-use peat_node::proto::Listing;
-use peat_node::{Change, DocId, Heads, Node, Options, Origin, ReadError, Subscription, WriteError};
+use peat_node::proto::{CloseCode, Listing};
+use peat_node::{Change, DocId, Heads, LevelError, Node, Options, Origin, ReadError, Subscription, WriteError};
 use serde_json::{Value, json};
 
 /// Far longer than anything here takes; reached only by a fault.
@@ -251,6 +251,52 @@ fn a_stranger_gets_nothing() {
 }
 
 #[test]
+fn whoever_waits_to_be_level_with_a_node_that_refuses_is_told_so() {
+    let network = Network::default();
+    let (a, b) = (Node::in_memory(Options::default()), Node::in_memory(Options::default()));
+    network.attach(&a);
+    network.attach(&b);
+    let mut ticket = b.ticket();
+    ticket.invitation = None;
+    a.join(&ticket);
+    let code = CloseCode::NotAdmitted.code();
+    let refused = a.level_with(&b.id()).wait();
+    assert_eq!(refused, Err(LevelError::Refused { code, by_peer: true }));
+    let refusing = b.level_with(&a.id()).wait();
+    assert_eq!(refusing, Err(LevelError::Refused { code, by_peer: false }));
+}
+
+#[test]
+fn a_peer_is_wanted_until_the_last_visit_ends_or_it_is_parted_from() {
+    let network = Network::default();
+    let (a, b) = (Node::in_memory(Options::default()), Node::in_memory(Options::default()));
+    network.attach(&a);
+    network.attach(&b);
+    let dialled_again = |n: u64| {
+        network.cut();
+        put(&b, "notes:1", json!({"n": n}));
+        let mut changes = a.subscribe("");
+        while let Some(change) = changes.next_timeout(Duration::from_secs(3)) {
+            if change.origin != Origin::Local && get(&a, "notes:1") == Some(json!({"n": n})) {
+                return true;
+            }
+        }
+        false
+    };
+    let (first, second) = (a.visit(&b.ticket()), a.visit(&b.ticket()));
+    a.level_with(&b.id()).wait().expect("level");
+    drop(first);
+    assert!(dialled_again(1), "one visit is left");
+    a.join(&b.ticket());
+    drop(second);
+    assert!(dialled_again(2), "it is joined");
+    a.part(&b.id());
+    put(&b, "notes:2", json!({}));
+    a.level_with(&b.id()).wait().expect("the connection stays");
+    assert!(!dialled_again(3), "nobody wants it");
+}
+
+#[test]
 fn a_closed_node_answers_closed_and_ends_its_subscriptions() {
     let (_network, a, b) = pair();
     put(&a, "notes:1", json!({"n": 1}));
@@ -260,7 +306,7 @@ fn a_closed_node_answers_closed_and_ends_its_subscriptions() {
     assert_eq!(a.close().wait(), Ok(()));
     assert_eq!(a.close().wait(), Ok(()));
     assert_eq!(changes.next(), None);
-    assert_eq!(level.wait(), Err(ReadError::Closed));
+    assert_eq!(level.wait(), Err(LevelError::Closed));
     assert_eq!(a.put(&doc("notes:1"), json!({})).wait(), Err(WriteError::Closed));
     assert_eq!(a.get(&doc("notes:1")).wait(), Err(ReadError::Closed));
     assert_eq!(a.stats().wait().map(|stats| stats.documents), None);

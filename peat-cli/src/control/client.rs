@@ -4,10 +4,14 @@ use std::io::{self, BufReader, BufWriter, ErrorKind, Write};
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
+use std::time::Duration;
 
 use super::socket::{self, Stream};
 use super::{Greeting, MAX_IN_FLIGHT, Outcome, Request, VERSION, line};
 use crate::failure::{Code, Failure};
+
+/// Longest time that a `serve` takes to say the first line. It does so before anything else, so it is stopped or stuck.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection to a running `serve`.
 pub(crate) struct Client {
@@ -19,9 +23,14 @@ pub(crate) struct Client {
 impl Client {
     /// Connects to the `serve` that runs on `dir`; `None` if none does.
     pub(crate) fn connect(dir: &Path) -> Result<Option<Self>, Failure> {
+        Self::connect_within(GREETING_TIMEOUT, dir)
+    }
+
+    fn connect_within(timeout: Duration, dir: &Path) -> Result<Option<Self>, Failure> {
         let Some(stream) = socket::connect(dir).map_err(|error| lost(&error))? else {
             return Ok(None);
         };
+        stream.set_read_timeout(Some(timeout)).map_err(|error| lost(&error))?;
         let mut from = BufReader::new(stream.try_clone().map_err(|error| lost(&error))?);
         let greeting: Result<Greeting, Failure> = match line::read(&mut from) {
             Ok(Some(greeting)) => greeting,
@@ -36,6 +45,8 @@ impl Client {
                 "restart it with this version of peat",
             ));
         }
+        // From here on an answer may take as long as the disk or a peer does.
+        stream.set_read_timeout(None).map_err(|error| lost(&error))?;
         let (to_us, answers) = mpsc::sync_channel(MAX_IN_FLIGHT);
         thread::spawn(move || {
             loop {
@@ -81,10 +92,29 @@ fn lost(error: &io::Error) -> Failure {
             "the running `peat serve` belongs to another user",
             "run the command as that user, or choose another --dir",
         ),
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => Failure::new(
+            Code::Busy,
+            format!("the running `peat serve` did not answer within {} s", GREETING_TIMEOUT.as_secs()),
+            "see whether it is stopped or the machine overloaded, and run the command again",
+        ),
         _ => Failure::new(
             Code::Busy,
             format!("the running `peat serve` cannot be talked to: {error}"),
             "restart `peat serve`, and run the command again",
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_serve_that_says_nothing_is_not_waited_for_for_ever() {
+        let dir = tempfile::tempdir().expect("a directory");
+        // Connections are made by the kernel, and nobody takes them in.
+        let _silent = socket::listen(dir.path()).expect("listens");
+        let waited = Client::connect_within(Duration::from_millis(20), dir.path());
+        assert_eq!(waited.map(|_| ()).map_err(|failure| failure.code), Err(Code::Busy));
     }
 }

@@ -52,6 +52,21 @@ fn a_second_sync_needs_no_invitation_because_the_peer_is_remembered() {
 }
 
 #[test]
+fn a_sync_does_not_join_for_ever_and_leaves_a_join_alone() {
+    let (a, b) = (temporary(), temporary());
+    let serving = serve(a.path(), &[]);
+    let peers = || std::fs::read_to_string(b.path().join("peers")).expect("an address book");
+    sync(b.path(), &serving.ticket, &[]).json();
+    assert!(peers().contains("\"wanted\": false"), "{}", peers());
+    let joining = serve(b.path(), &["--join", &serving.ticket]);
+    sync(b.path(), &serving.ticket, &[]).json();
+    joining.stop();
+    sync(b.path(), &serving.ticket, &[]).json();
+    assert!(peers().contains("\"wanted\": true"), "{}", peers());
+    serving.stop();
+}
+
+#[test]
 fn two_serves_exchange_what_is_written_on_either() {
     let (a, b) = (temporary(), temporary());
     let first = serve(a.path(), &[]);
@@ -75,10 +90,17 @@ fn a_stranger_is_refused_and_told_so() {
     let serving = serve(a.path(), &[]);
     serving.peat(["put", "notes:secret", r#"{"n":1}"#]).ok();
     let stranger = serving.ticket_without_invitation();
-    let error = sync(b.path(), &stranger, &["--timeout", "3"]).error(5);
-    assert_eq!(error["code"], "refused");
+    let started = Instant::now();
+    let error = sync(b.path(), &stranger, &["--timeout", "60"]).error(5);
+    assert_eq!((&error["code"], &error["retryable"]), (&"refused".into(), &false.into()));
     assert_eq!(peat(b.path(), ["ls"]).ok(), "", "a stranger learns nothing");
-    peat(b.path(), ["sync", &stranger, "--timeout", "3"]).failed(5);
+    let refused = peat(b.path(), ["sync", &stranger, "--timeout", "60"]);
+    assert_eq!(refused.failed(5).stderr.lines().count(), 2, "{}", refused.stderr);
+    // The same through a `serve` of the stranger's.
+    let through = serve(b.path(), &[]);
+    assert_eq!(sync(b.path(), &stranger, &["--timeout", "60"]).error(5)["code"], "refused");
+    through.stop();
+    assert!(started.elapsed() < Duration::from_secs(30), "at once: {:?}", started.elapsed());
     serving.stop();
     let id = peat(b.path(), ["id"]).ok().to_owned();
     let serving = serve(a.path(), &["--allow", &id]);

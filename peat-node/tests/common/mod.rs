@@ -97,7 +97,10 @@ impl Connection {
                 // Receive credit of this side is send credit of the other.
                 Outgoing::Credit { stream, bytes } => self.grant(1 - side, stream, bytes),
                 Outgoing::Stop { stream, .. } => self.grant(1 - side, stream, usize::MAX / 2),
-                Outgoing::Close { .. } => break,
+                Outgoing::Close { code } => {
+                    self.with_wire(1 - side, |wire| wire.closed(code.code()));
+                    break;
+                }
             }
         }
         self.close();
