@@ -1,4 +1,4 @@
-//! The proving ground: laws of the codecs, and whole fleets of real nodes on virtual time.
+//! The proving ground: whole fleets of real nodes on virtual time, and the laws of the codecs.
 
 pub mod laws;
 pub mod world;
