@@ -220,7 +220,9 @@ impl Node {
                 conn.enqueue(class, &doc);
             }
         }
-        if !listing.is_done() {
+        if listing.is_done() {
+            conn.survey.surveyed = true;
+        } else {
             conn.survey.listing = Some(listing);
         }
     }

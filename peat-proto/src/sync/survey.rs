@@ -18,7 +18,7 @@ pub(crate) struct Survey {
     /// When it is told again.
     pub(crate) due: Option<Time>,
     pub(crate) listing: Option<Listing>,
-    /// Digests were equal once, so that each side has since told the other what is new.
+    /// Digests were equal once, or all of ours was listed: since then the other side is told of everything that is new.
     pub(crate) surveyed: bool,
     /// The last event said that both sides are level.
     pub(crate) level: bool,
