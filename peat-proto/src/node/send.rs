@@ -47,6 +47,11 @@ impl Node {
         })
     }
 
+    /// Exchanges that a push keeps under way.
+    pub(super) fn push_ahead(&self) -> usize {
+        PUSH_AHEAD.min(self.config.max_exchanges)
+    }
+
     fn frame_for(&mut self, id: ConnId) -> Option<(Lane, Bytes, bool)> {
         let conn = self.conns.get_mut(&id)?;
         if conn.window.is_open_for_control(CONTROL_BYTES) {
@@ -62,8 +67,8 @@ impl Node {
             return None;
         }
         loop {
+            let most = self.push_ahead();
             let conn = self.conns.get_mut(&id)?;
-            let most = PUSH_AHEAD.min(self.config.max_exchanges);
             let class = conn.shares.pick(|class| conn.has_work(class, most))?;
             if let Some((frame, data)) = self.class_frame(id, class) {
                 let conn = self.conns.get_mut(&id)?;
@@ -180,7 +185,7 @@ impl Node {
 
     /// Names heads of documents that the other side may not have, from where the list stopped.
     fn list(&mut self, id: ConnId, class: Class, target: usize, filling: &mut Filling) {
-        let most = self.config.max_exchanges;
+        let (most, push_ahead) = (self.config.max_exchanges, self.push_ahead());
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let Some(mut listing) = conn.survey.listing.take() else { return };
         let mut steps = 0;
@@ -192,7 +197,7 @@ impl Node {
                 if filling.bytes >= target || steps >= LIST_STEP {
                     break;
                 }
-                if listing.push && conn.exchanges.len() + begun.len() >= PUSH_AHEAD.min(most) {
+                if listing.push && conn.exchanges.len() + begun.len() >= push_ahead {
                     break;
                 }
                 let Some((doc, document)) = rest.next() else {
