@@ -78,7 +78,10 @@ impl Node {
             // Said again: our answer may have been lost.
             if conn.is_serving() && !conn.link.reliable {
                 conn.survey.due = Some(self.now.mono);
-                self.say_hello(id);
+                // Who has said its digest has heard our greeting.
+                if conn.survey.got.is_none() {
+                    self.say_hello(id);
+                }
             }
             return;
         }
