@@ -4,6 +4,7 @@ use std::fmt;
 use std::process::ExitCode;
 
 use peat_node::proto::store::StoreFault;
+use peat_node::store::OpenFault;
 use peat_node::{OpenError, ReadError, WriteError};
 use serde::{Deserialize, Serialize};
 
@@ -148,6 +149,11 @@ impl Failure {
     /// Why the node in `dir` could not be opened.
     pub(crate) fn open(dir: &std::path::Path, error: &OpenError) -> Self {
         let (code, hint) = match error {
+            OpenError::Store(OpenFault::Store(fault)) => of_store(*fault),
+            OpenError::Store(OpenFault::Version { .. }) => {
+                (Code::Store, "use the version of peat that wrote it, or choose another --dir")
+            }
+            OpenError::Damaged(_) | OpenError::Store(_) => of_store(StoreFault::Damaged),
             OpenError::Locked => (Code::Locked, "wait until that process has ended, or choose another --dir"),
             OpenError::NotInitialised => (Code::NotInitialised, "run `peat init` first, or choose another --dir"),
             OpenError::KeyExposed => (Code::KeyExposed, "run `chmod 600` on the key file if nobody has copied it"),
@@ -180,15 +186,19 @@ impl fmt::Display for Failure {
 
 impl From<StoreFault> for Failure {
     fn from(fault: StoreFault) -> Self {
-        let (code, hint) = match fault {
-            StoreFault::Full => (Code::DiskFull, "free some space and run the command again"),
-            StoreFault::Closed => (Code::Closed, "run the command again"),
-            StoreFault::Damaged | StoreFault::Missing => {
-                (Code::Store, "restore the data directory from a backup, or sync into a new one")
-            }
-            _ => (Code::Store, "check the disk, then run the command again"),
-        };
+        let (code, hint) = of_store(fault);
         Self::new(code, fault, hint)
+    }
+}
+
+fn of_store(fault: StoreFault) -> (Code, &'static str) {
+    match fault {
+        StoreFault::Full => (Code::DiskFull, "free some space and run the command again"),
+        StoreFault::Closed => (Code::Closed, "run the command again"),
+        StoreFault::Damaged | StoreFault::Missing => {
+            (Code::Store, "restore the data directory from a backup, or sync into a new one")
+        }
+        _ => (Code::Store, "check the disk, then run the command again"),
     }
 }
 

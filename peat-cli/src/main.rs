@@ -32,8 +32,9 @@ fn main() -> ExitCode {
         Ok(args) => args,
         Err(error) => return misused(&error),
     };
-    // A command says itself what went wrong; a node that runs for long is worth listening to.
-    log(if matches!(args.command, Command::Serve(_)) { "warn" } else { "error" });
+    // A command says itself what went wrong; a node that runs for long is worth listening to. The libraries below warn of
+    // what is ordinary here, such as a peer that goes away without a word.
+    log(if matches!(args.command, Command::Serve(_)) { "error,peat=warn" } else { "error" });
     let mut output = Output::new(args.json);
     let done = run(args, &mut output);
     // What a command printed before it failed is said too.

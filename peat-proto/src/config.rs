@@ -42,12 +42,11 @@ pub struct Config {
     /// Largest send window of a connection, in bytes. Default 4 MiB: 300 Mbit/s at a round trip of 100 ms. One frame may
     /// always be in flight, whatever the window.
     pub window_max: usize,
-    /// Time in which a frame must be complete after its first byte. Default 30 s.
+    /// Time in which a frame must be complete after its first byte, or have grown by another 64 KiB. Default 30 s, which
+    /// asks for no more than 17 kbit/s.
     pub frame_deadline: Duration,
     /// Time in which a connection must have said who it is. Default 10 s.
     pub hello_deadline: Duration,
-    /// Explicit sending intents per connection. Default 4,096, of about 100 B each; a larger backlog is a cursor.
-    pub max_intents: usize,
     /// Documents that differ from one peer and are followed one by one, per connection. Default 4,096, of about 300 B
     /// each. Those beyond it are found again by the next inventory.
     pub max_exchanges: usize,
@@ -79,6 +78,9 @@ pub struct AdmitLimits {
     pub operations: u64,
     /// Actors. Default 16,384.
     pub actors: u64,
+    /// Bytes of one change, uncompressed. Default 16 MiB less 64 KiB: it must fit a delta, with heads beside it, because a
+    /// change cannot be divided.
+    pub change_bytes: usize,
     /// Changes. Default 1 M, 4 times the largest recorded text.
     pub changes: u64,
 }
@@ -97,7 +99,13 @@ pub struct Admission {
 
 impl Default for AdmitLimits {
     fn default() -> Self {
-        Self { expanded: 32 << 20, operations: 2_000_000, actors: 16_384, changes: 1_000_000 }
+        Self {
+            expanded: 32 << 20,
+            operations: 2_000_000,
+            actors: 16_384,
+            change_bytes: (16 << 20) - (64 << 10),
+            changes: 1_000_000,
+        }
     }
 }
 
@@ -119,7 +127,6 @@ impl Default for Config {
             window_max: 4 << 20,
             frame_deadline: Duration::from_secs(30),
             hello_deadline: Duration::from_secs(10),
-            max_intents: 4096,
             max_exchanges: 4096,
             max_connections: 256,
             max_streams: 16,

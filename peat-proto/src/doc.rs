@@ -23,13 +23,13 @@ pub(crate) mod history;
 mod load;
 mod persist;
 
-use cache::Cache;
+use cache::{Cache, Verdict};
 use digest::SetDigest;
 use document::{Document, Live, Phase};
 use history::Incoming;
 use persist::Writer;
 
-/// Loads that may be under way at once: 64 documents of 64 KiB are 4 MiB.
+/// Documents that may be on their way into memory at once, parsing included: 64 of 64 KiB are 4 MiB.
 const MAX_LOADS: usize = 64;
 
 /// What happened to documents that the rest of the node must hear of.
@@ -98,12 +98,16 @@ pub(crate) struct Docs {
     /// The index, by class and then by name: the order in which backlogs are sent.
     classes: [BTreeMap<DocId, Document>; 5],
     next_slot: u32,
+    /// Slots of documents that never came to be.
+    free_slots: Vec<u32>,
     existing: u64,
     digest: SetDigest,
     attention: BTreeMap<DocId, Attention>,
     /// Documents with an inbox whose content is in memory.
     ready: BTreeSet<DocId>,
     loads: BTreeMap<LoadId, DocId>,
+    /// Loaded, and being parsed by a worker.
+    parsing: BTreeSet<DocId>,
     to_load: VecDeque<DocId>,
     next_load: u64,
     next_edit: u64,
@@ -132,6 +136,8 @@ impl Docs {
             attention: BTreeMap::new(),
             ready: BTreeSet::new(),
             loads: BTreeMap::new(),
+            parsing: BTreeSet::new(),
+            free_slots: Vec::new(),
             to_load: VecDeque::new(),
             next_load: 0,
             next_edit: 0,
@@ -232,21 +238,17 @@ impl Docs {
     pub(crate) fn evict(&mut self) {
         let (classes, policy, attention) = (&mut self.classes, &self.policy, &self.attention);
         let mut evicted = 0;
-        self.cache.shrink(|doc| {
-            let document = classes[policy.of(doc).class.index()].get_mut(doc)?;
-            if !document.is_clean() || attention.contains_key(doc) {
-                return None;
+        self.cache.shrink(|doc, used| {
+            let Some(document) = classes[policy.of(doc).class.index()].get_mut(doc) else { return Verdict::Freed };
+            if document.is_clean() && !attention.contains_key(doc) {
+                document.phase = Phase::Cold;
+                evicted += 1;
+                return Verdict::Freed;
             }
-            match std::mem::take(&mut document.phase) {
-                Phase::Live(live) => {
-                    evicted += 1;
-                    Some(live.memory)
-                }
-                phase => {
-                    document.phase = phase;
-                    None
-                }
+            if let Phase::Live(live) = &mut document.phase {
+                live.used = used;
             }
+            Verdict::Stays
         });
         self.stats.evictions += evicted;
     }
@@ -258,9 +260,13 @@ impl Docs {
         stats.undurable_bytes = self.received;
     }
 
+    /// A slot of its own. One that is used again is in no connection's set of equal documents by the time its document
+    /// is born, because birth moves it.
     fn draw_slot(&mut self) -> u32 {
-        self.next_slot += 1;
-        self.next_slot - 1
+        self.free_slots.pop().unwrap_or_else(|| {
+            self.next_slot += 1;
+            self.next_slot - 1
+        })
     }
 }
 

@@ -106,6 +106,12 @@ impl Node {
         entries: impl IntoIterator<Item = Entry>,
         now: Now,
     ) -> Self {
+        let mut config = config;
+        // Waits of nothing would never end.
+        let least = Duration::from_millis(1);
+        config.settle = config.settle.max(least);
+        config.retry_min = config.retry_min.max(least);
+        config.dial_min = config.dial_min.max(least);
         let mut docs = Docs::new(&config, boot.actor(&local));
         let mut admitted = BTreeSet::new();
         for entry in entries {
@@ -213,8 +219,7 @@ impl Node {
         f: impl FnOnce(&mut Transaction<'_>) -> Result<R, E>,
     ) -> Result<R, EditError<E>> {
         self.advance(now);
-        // A delta needs room beside the change itself for heads and lengths.
-        let largest = self.config.max_delta.saturating_sub(64 << 10);
+        let largest = self.config.admit.change_bytes;
         self.docs.edit(self.now, doc, largest, f)
     }
 

@@ -31,6 +31,8 @@ pub struct Stats {
     pub malformed: u64,
     /// Batches with bytes behind their last entry.
     pub trailing: u64,
+    /// Incoming streams stopped because there were too many.
+    pub stopped: u64,
     /// Frames that were skipped: types that are unknown or not for this wire.
     pub skipped: u64,
     /// Entries of batches that were skipped, their neighbours applied.

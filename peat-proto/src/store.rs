@@ -151,6 +151,15 @@ impl Op {
             Self::Admit { .. } | Self::Forget { .. } => None,
         }
     }
+
+    /// Bytes of the chunk that this operation writes.
+    #[must_use]
+    pub fn chunk_bytes(&self) -> usize {
+        match self {
+            Self::Append { chunk, .. } | Self::Replace { chunk, .. } => chunk.len(),
+            Self::Admit { .. } | Self::Forget { .. } => 0,
+        }
+    }
 }
 
 impl Record {

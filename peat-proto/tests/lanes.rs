@@ -265,7 +265,9 @@ fn stalled_streams_stay_within_the_number_and_the_memory_allowed() {
             victim.feed(StreamId(1000 + stream), &begun, false);
         }
     });
-    assert_eq!(victim.closed, Some(CloseCode::Exhausted));
+    let stats = victim.node.stats();
     assert!(held < 1 << 20, "held {held} bytes");
-    assert_eq!(victim.node.stats().receive_bytes, 0);
+    assert!(stats.receive_bytes <= 16 * (4096 + 16), "{} bytes", stats.receive_bytes);
+    assert!(stats.stopped >= 1000 - 16, "{} streams were stopped", stats.stopped);
+    assert_eq!(victim.closed, None);
 }

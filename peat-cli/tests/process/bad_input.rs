@@ -70,6 +70,21 @@ fn a_locked_directory_is_said_to_be_locked() {
 }
 
 #[test]
+fn a_damaged_store_is_said_to_be_one_and_left_alone() {
+    for content in ["", "not a store"] {
+        let dir = node();
+        let store = dir.path().join("peat.redb");
+        std::fs::write(&store, content).expect("written");
+        for args in [&["ls"][..], &["put", "notes:a", "{\"n\":1}"], &["serve", "--listen", "127.0.0.1:0"]] {
+            let error = peat_json(dir.path(), args).error(6);
+            assert_eq!((&error["code"], &error["retryable"]), (&"store".into(), &false.into()));
+            assert!(error["hint"].as_str().expect("text").contains("backup"), "{error}");
+        }
+        assert_eq!(std::fs::read_to_string(&store).expect("readable"), content);
+    }
+}
+
+#[test]
 fn a_second_serve_on_the_same_directory_is_refused_and_the_first_goes_on() {
     let dir = temporary();
     let first = serve(dir.path(), &[]);

@@ -67,6 +67,10 @@ impl Docs {
         if !matches!(self.get(&doc).map(|document| &document.phase), Some(Phase::Busy)) {
             return;
         }
+        if matches!(outcome, Outcome::Loaded(_)) {
+            self.parsing.remove(&doc);
+            self.start_loads();
+        }
         match outcome {
             Outcome::Loaded(Some(live)) => self.become_live(doc, live),
             Outcome::Loaded(None) => self.quarantine(doc, StoreFault::Damaged),
@@ -118,28 +122,38 @@ impl Docs {
         if !added.is_empty() {
             // What comes back after a failed merge was offered or held back before; neither changes by it.
             if !reports.iter().any(|report| report.source == Source::Restore) {
-                document.offered = before.advanced(added.iter().map(|(hash, deps)| (*hash, deps.as_slice())));
-                self.digest.remove(&doc, &before);
-                self.digest.insert(&doc, &document.offered);
+                let import = reports.iter().filter_map(Report::imported).max();
                 let unsaved = document.unsaved.get_or_insert_default();
                 unsaved.bytes.extend_from_slice(&bytes);
+                let free = unsaved.hold_back(added, import);
+                document.offered = before.advanced(free.iter().map(|(hash, deps)| (*hash, deps.as_slice())));
+                self.digest.remove(&doc, &before);
+                self.digest.insert(&doc, &document.offered);
+                // What is held counts, not what it was compressed to.
+                let counted: usize = reports.iter().filter(|report| report.is_fresh()).map(|report| report.size).sum();
+                let more = bytes.len().saturating_sub(counted);
+                unsaved.received += more;
+                self.received += more;
             }
             if let Some(unsaved) = &mut document.unsaved {
                 self.writer.enqueue(&doc, unsaved);
             }
         }
         let moved = document.offered != before;
+        let changed = !origins.is_empty();
         let heads = document.heads();
         self.existing += u64::from(!existed && document.exists());
         let exists = document.exists();
         for report in reports {
             self.answer(&doc, report);
         }
-        if moved {
+        if changed {
             for origin in origins {
                 let event = Event::Changed { doc: doc.clone(), origin, heads: heads.clone() };
                 self.effects.push_back(Effect::Event(event));
             }
+        }
+        if moved {
             self.effects.push_back(Effect::Moved { doc: doc.clone(), before, sources });
         }
         if exists {
@@ -157,18 +171,19 @@ impl Docs {
         }
         let Some(document) = self.get_mut(&doc) else { return };
         let unsaved = document.unsaved.as_ref().map(|unsaved| Bytes::copy_from_slice(&unsaved.bytes));
-        if !document.exists() {
-            self.drop_unborn(&doc);
-            return;
-        }
-        let known = document.chunks > 0;
+        let (exists, stored) = (document.exists(), document.chunks > 0);
         document.phase = Phase::Cold;
-        let stored = known || self.writer.carries(&doc);
-        if !stored {
+        let carried = self.writer.carried(&doc);
+        if !stored && carried.is_none() {
             let live = Box::new(Live::blank(&self.actor));
             self.become_live(doc.clone(), live);
         }
-        if let Some(bytes) = unsaved.filter(|bytes| !bytes.is_empty()) {
+        if !exists {
+            return self.drop_unborn(&doc);
+        }
+        // What a batch carries may yet fail: it comes back with the rest, and is known already if it did not.
+        let bytes = Bytes::from([carried.unwrap_or_default(), unsaved.unwrap_or_default()].concat());
+        if !bytes.is_empty() {
             self.received += bytes.len();
             let incoming = Incoming { source: Source::Restore, payload: Payload::Saved(bytes) };
             self.attention.entry(doc.clone()).or_default().inbox.insert(0, incoming);
@@ -196,11 +211,11 @@ impl Docs {
                 let event = Event::Imported { doc: doc.clone(), outcome: outcome.map(|_| known), edit };
                 self.effects.push_back(Effect::Event(event));
                 match self.get_mut(doc).and_then(|document| document.unsaved.as_mut()) {
-                    Some(unsaved) => unsaved.edit = Some(edit),
+                    Some(unsaved) if outcome.is_ok() => unsaved.edit = unsaved.edit.max(Some(edit)),
                     None if outcome.is_ok() => {
                         self.effects.push_back(Effect::Event(Event::Durable { doc: doc.clone(), edit }));
                     }
-                    None => {}
+                    Some(_) | None => {}
                 }
             }
         }

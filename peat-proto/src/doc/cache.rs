@@ -67,20 +67,31 @@ impl Cache {
         self.bytes == self.order.values().map(|(_, memory)| memory).sum::<usize>()
     }
 
-    /// Offers the documents that were used longest ago to `let_go`, until the budget holds; it answers the bytes it freed,
-    /// or `None` for a document that must stay. Looks at no more than 64 that must stay in one call.
-    pub(crate) fn shrink(&mut self, mut let_go: impl FnMut(&DocId) -> Option<usize>) {
-        let mut staying = 0;
-        let mut from = 0;
-        while self.bytes > self.budget && staying < 64 {
-            let Some((&used, (doc, memory))) = self.order.range(from..).next() else { return };
-            from = used + 1;
-            if let_go(doc).is_some() {
-                self.bytes = self.bytes.saturating_sub(*memory);
-                self.order.remove(&used);
-            } else {
-                staying += 1;
+    /// Offers the documents that were used longest ago to `let_go`, until the budget holds. It frees the document, or makes
+    /// the number it is given the document's last use: one that must stay goes to the back, so that those in front of it
+    /// are not looked at again and again. Each document is offered once at most.
+    pub(crate) fn shrink(&mut self, mut let_go: impl FnMut(&DocId, u64) -> Verdict) {
+        let end = self.clock;
+        while self.bytes > self.budget {
+            let Some((used, (doc, memory))) = self.order.pop_first() else { return };
+            if used > end {
+                self.order.insert(used, (doc, memory));
+                return;
+            }
+            self.clock += 1;
+            match let_go(&doc, self.clock) {
+                Verdict::Freed => self.bytes = self.bytes.saturating_sub(memory),
+                Verdict::Stays => {
+                    self.order.insert(self.clock, (doc, memory));
+                }
             }
         }
     }
+}
+
+/// What became of a document that was offered for eviction.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Freed,
+    Stays,
 }

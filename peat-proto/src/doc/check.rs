@@ -66,7 +66,7 @@ impl Docs {
             }
         }
         if let Some(unsaved) = &document.unsaved {
-            let under_way = unsaved.queued || self.writer.carries(doc);
+            let under_way = unsaved.queued || self.writer.carried(doc).is_some();
             rule(under_way, "what is unsaved is on its way to the store")?;
             rule(unsaved.queued || unsaved.bytes.is_empty(), "unsaved bytes wait for a batch")?;
             rule(!unsaved.queued || self.writer.awaits(doc), "a queued document stands in the queue")?;
@@ -88,7 +88,7 @@ impl Docs {
         Violation::of_node(self.received == counted, "received bytes are counted until they are durable")
     }
 
-    /// Above its budget the cache holds only what may not go, or more of that than it looks at in one drain.
+    /// Above its budget the cache holds only what may not go.
     fn check_cache(&self) -> Result<(), Violation> {
         Violation::of_node(self.cache.is_consistent(), "the cache counts its bytes")?;
         if self.cache.is_within_budget() {
@@ -97,7 +97,7 @@ impl Docs {
         let pinned = |doc: &DocId| {
             self.attention.contains_key(doc) || self.get(doc).is_some_and(|document| !document.is_clean())
         };
-        let loose = self.cache.documents().take(64).find(|doc| !pinned(doc));
+        let loose = self.cache.documents().find(|doc| !pinned(doc));
         loose.map_or(Ok(()), |doc| Violation::of_doc(false, "the cache stays within its budget", doc))
     }
 }

@@ -1,5 +1,7 @@
 //! One document of the index.
 
+use std::collections::BTreeSet;
+
 use automerge::{ActorId, Automerge, ChangeHash};
 use bytes::Bytes;
 
@@ -70,12 +72,39 @@ pub(crate) struct Unsaved {
     pub(crate) received: usize,
 }
 
-/// An own change that is not durable.
+/// A change that may not leave: an own one that is not durable, or one that builds on it.
 #[derive(Debug)]
 pub(crate) struct LocalChange {
     pub(crate) edit: EditId,
     pub(crate) hash: ChangeHash,
     pub(crate) deps: Vec<ChangeHash>,
+}
+
+impl Unsaved {
+    /// Holds back what may not leave before it is durable: all of an import, and whatever builds on an own change that
+    /// is not durable. Returns what may leave at once.
+    pub(crate) fn hold_back(
+        &mut self,
+        added: Vec<(ChangeHash, Vec<ChangeHash>)>,
+        import: Option<EditId>,
+    ) -> Vec<(ChangeHash, Vec<ChangeHash>)> {
+        let mut held: BTreeSet<ChangeHash> = self.local.iter().map(|change| change.hash).collect();
+        if held.is_empty() && import.is_none() {
+            return added;
+        }
+        let newest = self.local.last().map(|change| change.edit).max(import);
+        let mut free = Vec::new();
+        for (hash, deps) in added {
+            match newest {
+                Some(edit) if import.is_some() || deps.iter().any(|dep| held.contains(dep)) => {
+                    held.insert(hash);
+                    self.local.push(LocalChange { edit, hash, deps });
+                }
+                _ => free.push((hash, deps)),
+            }
+        }
+        free
+    }
 }
 
 impl Live {

@@ -126,8 +126,12 @@ impl Docs {
         if self.attention.contains_key(doc) || self.get(doc).is_none_or(stays) {
             return;
         }
-        if let Some(Document { phase: Phase::Live(live), .. }) = self.classes[class].remove(doc) {
-            self.cache.remove(&live);
+        let removed = self.classes[class].remove(doc);
+        if let Some(Document { slot, phase, .. }) = removed {
+            self.free_slots.push(slot);
+            if let Phase::Live(live) = phase {
+                self.cache.remove(&live);
+            }
         }
     }
 }

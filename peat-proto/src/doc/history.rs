@@ -48,7 +48,7 @@ impl Payload {
 }
 
 /// What a merge did.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Merged {
     /// The new changes in causal order, with their dependencies.
     pub(crate) added: Vec<(ChangeHash, Vec<ChangeHash>)>,
@@ -138,56 +138,105 @@ pub(crate) fn merge(doc: &mut Automerge, mut incoming: Vec<Incoming>, limits: &A
     {
         return adopt(doc, source, &bytes, limits);
     }
-    let mut merged = Merged { added: Vec::new(), bytes: Vec::new(), reports: Vec::new(), broken: false };
-    let mut batch: Vec<Change> = Vec::new();
+    let mut merged = Merged::default();
     let mut chosen = BTreeSet::new();
+    let mut groups: Vec<Vec<Change>> = Vec::new();
     for Incoming { source, payload } in incoming {
         let size = payload.len();
         let trusted = source == Source::Restore;
-        let (outcome, heads) = match changes_of(doc, payload, limits, trusted) {
+        let mut group = Vec::new();
+        // Automerge may panic on what the walk admits.
+        let parsed = catch_unwind(AssertUnwindSafe(|| changes_of(doc, payload, limits, trusted)));
+        let (outcome, heads) = match parsed.unwrap_or(Err(Refusal::Invalid)) {
             Ok(Parsed { changes, heads, known }) => {
-                let outcome = choose(doc, changes, &mut batch, &mut chosen);
+                let outcome = choose(doc, changes, &mut group, &mut chosen, limits);
                 (outcome.map(|(new, seen)| (new, seen + known)), heads)
             }
             Err(refusal) => (Err(refusal), None),
         };
+        groups.push(group);
         merged.reports.push(Report { source, outcome, heads, size });
     }
-    if batch.is_empty() {
+    let joint: Vec<Change> = groups.iter().flatten().cloned().collect();
+    if joint.is_empty()
+        || !matches!(
+            merged.apply(doc, joint, limits),
+            Err(Refusal::Invalid | Refusal::TooLarge | Refusal::TooManyHeads)
+        )
+    {
         return merged;
     }
-    if let Err(refusal) = room(doc, &batch, limits) {
-        refuse_all(&mut merged, refusal);
-        return merged;
-    }
-    let applied = catch_unwind(AssertUnwindSafe(|| doc.apply_changes(batch.iter().cloned())));
-    match applied {
-        Ok(Ok(())) => {}
-        // Refused by Automerge before anything was touched.
-        Ok(Err(automerge::AutomergeError::DuplicateSeqNumber(..))) => {
-            refuse_all(&mut merged, Refusal::Invalid);
-            return merged;
+    // Somebody's changes cannot be applied: each source stands for itself.
+    let mut chosen = BTreeSet::new();
+    for (at, group) in groups.into_iter().enumerate() {
+        if merged.broken || group.is_empty() {
+            continue;
         }
-        Ok(Err(_)) | Err(_) => {
-            merged.broken = true;
-            refuse_all(&mut merged, Refusal::Invalid);
-            return merged;
+        let mut alone = Vec::new();
+        let outcome = choose(doc, group, &mut alone, &mut chosen, limits).and_then(|outcome| {
+            if alone.is_empty() { Ok(outcome) } else { merged.apply(doc, alone, limits).map(|()| outcome) }
+        });
+        if let (Err(refusal), Some(report)) = (outcome, merged.reports.get_mut(at)) {
+            report.outcome = Err(refusal);
         }
-    }
-    for change in &batch {
-        merged.bytes.extend_from_slice(change.raw_bytes());
-        merged.added.push((change.hash(), change.deps().to_vec()));
     }
     merged
 }
 
+impl Merged {
+    /// Applies changes that follow from what is known. After an error the document is as it was, unless it is broken.
+    fn apply(&mut self, doc: &mut Automerge, batch: Vec<Change>, limits: &AdmitLimits) -> Result<(), Refusal> {
+        use automerge::AutomergeError::{DuplicateAuthor, DuplicateSeqNumber};
+        room(doc, &batch, limits)?;
+        match catch_unwind(AssertUnwindSafe(|| doc.apply_changes(batch.iter().cloned()))) {
+            Ok(Ok(())) => {}
+            // Refused by Automerge before anything was touched.
+            Ok(Err(DuplicateSeqNumber(..) | DuplicateAuthor(..))) => return Err(Refusal::Invalid),
+            Ok(Err(_)) | Err(_) => {
+                self.broken = true;
+                self.added.clear();
+                for report in self.reports.iter_mut().filter(|report| report.is_fresh()) {
+                    report.outcome = Err(Refusal::Invalid);
+                }
+                return Ok(());
+            }
+        }
+        for change in &batch {
+            self.bytes.extend_from_slice(change.raw_bytes());
+            self.added.push((change.hash(), change.deps().to_vec()));
+        }
+        Ok(())
+    }
+}
+
+impl Report {
+    /// Whether it brought something new.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.outcome.is_ok_and(|(new, _)| new > 0)
+    }
+
+    /// The number of the import that brought something new.
+    pub(crate) fn imported(&self) -> Option<EditId> {
+        match self.source {
+            Source::Import(edit) if self.is_fresh() => Some(edit),
+            Source::Import(_) | Source::Peer(..) | Source::Restore => None,
+        }
+    }
+}
+
 /// Takes over a saved document whole, where there was nothing: no change is applied one by one.
 fn adopt(doc: &mut Automerge, source: Source, bytes: &Bytes, limits: &AdmitLimits) -> Merged {
-    let mut merged = Merged { added: Vec::new(), bytes: Vec::new(), reports: Vec::new(), broken: false };
-    let outcome =
-        admitted(bytes, limits, source == Source::Restore).and_then(|()| load_saved(bytes)).and_then(|saved| {
-            if saved.get_heads().len() > Record::MAX_HEADS { Err(Refusal::TooManyHeads) } else { Ok(saved) }
-        });
+    let mut merged = Merged::default();
+    let trusted = source == Source::Restore;
+    let outcome = admitted(bytes, limits, trusted).and_then(|()| load_saved(bytes)).and_then(|saved| {
+        if saved.get_heads().len() > Record::MAX_HEADS {
+            Err(Refusal::TooManyHeads)
+        } else if !trusted && has_giant(&saved, bytes, limits) {
+            Err(Refusal::TooLarge)
+        } else {
+            Ok(saved)
+        }
+    });
     let (outcome, heads) = match outcome {
         Err(refusal) => (Err(refusal), None),
         Ok(saved) => {
@@ -202,6 +251,13 @@ fn adopt(doc: &mut Automerge, source: Source, bytes: &Bytes, limits: &AdmitLimit
     };
     merged.reports.push(Report { source, outcome, heads, size: bytes.len() });
     merged
+}
+
+/// Whether one of its changes is too large to be passed on by itself; a saved form can only hide one by compression.
+fn has_giant(saved: &Automerge, bytes: &[u8], limits: &AdmitLimits) -> bool {
+    let unlimited = AdmitLimits { expanded: limits.change_bytes, ..*limits };
+    admit(bytes, &unlimited).is_err()
+        && saved.get_changes(&[]).iter().any(|change| change.raw_bytes().len() > limits.change_bytes)
 }
 
 fn admitted(bytes: &[u8], limits: &AdmitLimits, trusted: bool) -> Result<(), Refusal> {
@@ -290,8 +346,12 @@ fn choose(
     changes: Vec<Change>,
     batch: &mut Vec<Change>,
     chosen: &mut BTreeSet<ChangeHash>,
+    limits: &AdmitLimits,
 ) -> Result<(u64, u64), Refusal> {
     let (mut new, mut known, mut orphans) = (0, 0, 0_u64);
+    if changes.iter().any(|change| change.raw_bytes().len() > limits.change_bytes) {
+        return Err(Refusal::TooLarge);
+    }
     for change in changes {
         let hash = change.hash();
         if chosen.contains(&hash) || knows(doc, &hash) {
@@ -318,14 +378,6 @@ fn room(doc: &Automerge, batch: &[Change], limits: &AdmitLimits) -> Result<(), R
     let added: Vec<_> = batch.iter().map(|change| (change.hash(), change.deps())).collect();
     let heads = Heads::new(doc.get_heads()).advanced(added);
     if heads.len() > Record::MAX_HEADS { Err(Refusal::TooManyHeads) } else { Ok(()) }
-}
-
-fn refuse_all(merged: &mut Merged, refusal: Refusal) {
-    for report in &mut merged.reports {
-        if report.outcome.is_ok_and(|(new, _)| new > 0) {
-            report.outcome = Err(refusal);
-        }
-    }
 }
 
 /// What loading costs in memory, measured on Automerge 0.12: 12 kB for any document, 100 B per change and 24 B per

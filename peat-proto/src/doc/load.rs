@@ -65,15 +65,17 @@ impl Docs {
 
     pub(crate) fn loaded(&mut self, load: LoadId, chunks: Vec<Bytes>) {
         let Some(doc) = self.loads.remove(&load) else { return };
-        self.start_loads();
         let size: u64 = chunks.iter().map(|chunk| chunk.len() as u64).sum();
         if size > self.load_inline {
             if let Some(document) = self.get_mut(&doc) {
                 document.phase = Phase::Busy;
             }
+            // It keeps its place among the loads until a worker has parsed it.
+            self.parsing.insert(doc.clone());
             let work = Work::Load { chunks, actor: self.actor.clone() };
             self.effects.push_back(Effect::Work(Job::new(doc, work)));
         } else {
+            self.start_loads();
             match Live::load(&chunks, &self.actor) {
                 Some(live) => self.become_live(doc, Box::new(live)),
                 None => self.quarantine(doc, StoreFault::Damaged),
@@ -104,7 +106,7 @@ impl Docs {
     }
 
     pub(super) fn start_loads(&mut self) {
-        while self.loads.len() < MAX_LOADS {
+        while self.loads.len() + self.parsing.len() < MAX_LOADS {
             let Some(doc) = self.to_load.pop_front() else { return };
             self.next_load += 1;
             let load = LoadId(self.next_load);

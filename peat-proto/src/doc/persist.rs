@@ -85,11 +85,13 @@ impl Writer {
         self.trouble.map(|(fault, _)| fault)
     }
 
-    /// Whether the batch under way carries this document.
-    pub(crate) fn carries(&self, doc: &DocId) -> bool {
+    /// The changes that the batch under way carries for this document.
+    pub(crate) fn carried(&self, doc: &DocId) -> Option<Bytes> {
         match &self.state {
-            State::Writing(flight) => flight.docs.iter().any(|carried| carried.doc == *doc),
-            State::Idle | State::Failed { .. } => false,
+            State::Writing(flight) => {
+                flight.docs.iter().find(|carried| carried.doc == *doc).map(|carried| carried.unsaved.clone())
+            }
+            State::Idle | State::Failed { .. } => None,
         }
     }
 
@@ -126,10 +128,19 @@ impl Docs {
 
     /// Writes down that a peer may sync; answered by `Effect::Admitted`.
     pub(crate) fn admit_peer(&mut self, peer: PeerId) {
-        self.writer.peers.push(Op::Admit { peer });
+        let is_known = |op: &Op| matches!(op, Op::Admit { peer: known } if *known == peer);
+        let under_way = match &self.writer.state {
+            State::Writing(flight) => flight.peers.iter().any(is_known),
+            State::Idle | State::Failed { .. } => false,
+        };
+        if !under_way && !self.writer.peers.iter().any(is_known) {
+            self.writer.peers.push(Op::Admit { peer });
+        }
     }
 
+    /// Writes down that a peer may not sync any more, whatever was about to be written.
     pub(crate) fn forget_peer(&mut self, peer: PeerId) {
+        self.writer.peers.retain(|op| !matches!(op, Op::Admit { peer: known } if *known == peer));
         self.writer.peers.push(Op::Forget { peer });
     }
 
@@ -152,13 +163,15 @@ impl Docs {
         while size < BATCH_BYTES {
             let Some(doc) = self.writer.queue.pop_front() else { break };
             if let Some((carried, op)) = self.carry(&doc) {
-                size += carried.unsaved.len();
+                size += op.chunk_bytes();
                 docs.push(carried);
                 ops.push(op);
             }
         }
         if ops.is_empty() {
             self.writer.last -= 1;
+            self.writer.state = State::Idle;
+            self.writer.trouble = None;
             return None;
         }
         self.stats.batches += 1;
@@ -177,25 +190,31 @@ impl Docs {
         let total = document.bytes + bytes.len() as u64;
         let small = total <= self.merge_inline;
         let (chunk, replaced) = match &mut document.phase {
-            Phase::Live(live) if is_due(document.chunks, total, live) => match &live.prepared {
-                Some((at, saved)) if *at == heads => (saved.clone(), true),
-                _ if small => {
-                    self.stats.saves += 1;
-                    (Bytes::from(history::save(&live.doc, None)), true)
+            // On a disk that refused something an append may fit where all anew does not.
+            Phase::Live(live) if self.writer.trouble.is_none() && is_due(document.chunks, total, live) => {
+                match &live.prepared {
+                    Some((at, saved)) if *at == heads => (saved.clone(), true),
+                    _ if small => {
+                        self.stats.saves += 1;
+                        (Bytes::from(history::save(&live.doc, None)), true)
+                    }
+                    _ => {
+                        self.attention.entry(doc.clone()).or_default().save = true;
+                        self.ready.insert(doc.clone());
+                        (bytes.clone(), false)
+                    }
                 }
-                _ => {
-                    self.attention.entry(doc.clone()).or_default().save = true;
-                    self.ready.insert(doc.clone());
-                    (bytes.clone(), false)
-                }
-            },
+            }
             _ => (bytes.clone(), false),
         };
         if chunk.is_empty() {
             // Nothing is left to be written: a compaction that came too late.
-            document.unsaved = None;
-            if let Some(edit) = edit {
-                self.effects.push_back(Effect::Event(Event::Durable { doc: doc.clone(), edit }));
+            if unsaved.local.is_empty() {
+                document.unsaved = None;
+                self.received = self.received.saturating_sub(received);
+                if let Some(edit) = edit {
+                    self.effects.push_back(Effect::Event(Event::Durable { doc: doc.clone(), edit }));
+                }
             }
             return None;
         }
@@ -219,7 +238,11 @@ impl Docs {
         self.writer.state = State::Idle;
         self.writer.trouble = None;
         for op in peers {
-            if let Op::Admit { peer } = op {
+            let forgotten =
+                |peer| self.writer.peers.iter().any(|op| matches!(op, Op::Forget { peer: gone } if *gone == peer));
+            if let Op::Admit { peer } = op
+                && !forgotten(peer)
+            {
                 self.effects.push_back(Effect::Admitted(peer));
             }
         }

@@ -63,6 +63,16 @@ impl Node {
         conn.map(|conn| Class::ALL.into_iter().filter(|class| conn.has_queued(*class)).collect()).unwrap_or_default()
     }
 
+    /// The classes that earn their share on a connection: they have something to say, or list what they have.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn earning(&self, conn: ConnId) -> Vec<Class> {
+        let most = self.push_ahead();
+        let conn = self.conns.get(&conn);
+        conn.map(|conn| Class::ALL.into_iter().filter(|class| conn.has_work(*class, most)).collect())
+            .unwrap_or_default()
+    }
+
     /// Lets go of every document that may be let go of.
     #[doc(hidden)]
     pub fn evict(&mut self) {

@@ -19,6 +19,7 @@ impl Node {
             match stranger {
                 Some(stranger) => self.close_conn(stranger, CloseCode::Exhausted),
                 None => {
+                    self.wanted.failed(&peer, self.now.mono, &mut self.rng);
                     let code = CloseCode::Exhausted;
                     self.out.disconnects.push_back(Output::Disconnect { conn: id, code });
                     return;
@@ -63,9 +64,8 @@ impl Node {
 
     pub(super) fn forget(&mut self, peer: PeerId) {
         self.wanted.unwant(&peer);
-        if self.admitted.remove(&peer) {
-            self.docs.forget_peer(peer);
-        }
+        self.admitted.remove(&peer);
+        self.docs.forget_peer(peer);
         for id in self.conns_of(&peer) {
             self.close_conn(id, CloseCode::NotAdmitted);
         }
@@ -78,6 +78,10 @@ impl Node {
             // Said again: our answer may have been lost.
             if conn.is_serving() && !conn.link.reliable {
                 conn.survey.due = Some(self.now.mono);
+                // Who has said its digest has heard our greeting.
+                if conn.survey.got.is_none() {
+                    self.say_hello(id);
+                }
             }
             return;
         }
@@ -111,17 +115,21 @@ impl Node {
 
     /// Says the greeting again, on a link that may have lost it.
     pub(super) fn greet_again(&mut self, id: ConnId, wait: Duration) {
-        let Some(conn) = self.conns.get(&id) else { return };
-        let frame = self.hello(conn).frame();
         let next = self.now.mono + wait;
-        if let Some(conn) = self.conns.get_mut(&id) {
-            if let Phase::Greeting { again, .. } = &mut conn.phase {
-                *again = Some(next);
-            }
-            if conn.control.is_empty() {
-                conn.control.push_back(frame);
-                self.stats.retries += 1;
-            }
+        if let Some(Phase::Greeting { again, .. }) = self.conns.get_mut(&id).map(|conn| &mut conn.phase) {
+            *again = Some(next);
+        }
+        self.say_hello(id);
+    }
+
+    /// Puts the greeting in front of everything else, unless it waits there already.
+    pub(super) fn say_hello(&mut self, id: ConnId) {
+        let Some(frame) = self.conns.get(&id).map(|conn| self.hello(conn).frame()) else { return };
+        if let Some(conn) = self.conns.get_mut(&id)
+            && conn.control.is_empty()
+        {
+            conn.control.push_back(frame);
+            self.stats.retries += 1;
         }
     }
 
@@ -171,8 +179,8 @@ impl Node {
     /// Forgets a connection and everything that hangs on it.
     fn drop_conn(&mut self, id: ConnId) -> Option<Conn> {
         let conn = self.conns.remove(&id)?;
-        let buffered: usize = conn.streams.values().map(|stream| stream.assembler.buffered()).sum();
-        self.receiving = self.receiving.saturating_sub(buffered);
+        let counted: usize = conn.streams.values().map(|stream| stream.counted).sum();
+        self.receiving = self.receiving.saturating_sub(counted);
         self.docs.disregard(id);
         if !self.conns.values().any(|other| other.peer == conn.peer) {
             self.wanted.lost(&conn.peer, self.now.mono, &mut self.rng);

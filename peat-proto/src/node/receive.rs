@@ -6,11 +6,8 @@ use super::Node;
 use crate::id::{ConnId, DocId, StreamId};
 use crate::io::{CloseCode, Event, Lane, Output, Refusal};
 use crate::peer::connection::Phase;
-use crate::wire::Delta;
-use crate::wire::Incoming;
-use crate::wire::{Batch, Body};
-use crate::wire::{ControlError, Hello, Summary};
-use crate::wire::{Frame, FrameError, MessageType};
+use crate::store::Record;
+use crate::wire::{Batch, Body, ControlError, Delta, Frame, FrameError, Hello, Incoming, MessageType, Summary};
 
 impl Node {
     pub(super) fn received(&mut self, id: ConnId, stream: StreamId, bytes: Bytes, fin: bool) {
@@ -21,18 +18,19 @@ impl Node {
         conn.traffic.bytes_received += len as u64;
         self.stats.traffic.bytes_received += len as u64;
         if !conn.streams.contains_key(&stream) && conn.streams.len() >= most {
-            return self.close_conn(id, CloseCode::Exhausted);
+            // Its credit is not given back, so it cannot go on for long even if it ignores this.
+            let code = CloseCode::Exhausted;
+            self.stats.stopped += 1;
+            return self.out.stops.push_back(Output::StopStream { conn: id, stream, code });
         }
-        let incoming = conn.streams.entry(stream).or_default();
-        let before = incoming.assembler.buffered();
-        incoming.assembler.push(bytes);
-        self.receiving = self.receiving.saturating_sub(before);
+        conn.streams.entry(stream).or_default().assembler.push(bytes);
+        self.count(id, stream);
         let verdict = self.read_frames(id, stream);
+        self.count(id, stream);
+        let now = self.now.mono;
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let Some(incoming) = conn.streams.get_mut(&stream) else { return };
-        let (buffered, mid_frame) = (incoming.assembler.buffered(), incoming.assembler.is_mid_frame());
-        self.receiving += buffered;
-        incoming.since = if mid_frame { incoming.since.or(Some(self.now.mono)) } else { None };
+        incoming.note(len, now);
         if pause {
             *conn.held.entry(stream).or_default() += len;
         } else if len > 0 {
@@ -49,6 +47,14 @@ impl Node {
         }
     }
 
+    /// Brings the receive budget up to date with what a stream holds.
+    fn count(&mut self, id: ConnId, stream: StreamId) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let Some(incoming) = conn.streams.get_mut(&stream) else { return };
+        let counted = std::mem::replace(&mut incoming.counted, incoming.assembler.buffered());
+        self.receiving = self.receiving.saturating_sub(counted) + incoming.counted;
+    }
+
     pub(super) fn reset(&mut self, id: ConnId, stream: StreamId) {
         self.end_stream(id, stream);
         let (now, settle) = (self.now.mono, self.config.settle);
@@ -63,7 +69,7 @@ impl Node {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         conn.held.remove(&stream);
         if let Some(ended) = conn.streams.remove(&stream) {
-            self.receiving = self.receiving.saturating_sub(ended.assembler.buffered());
+            self.receiving = self.receiving.saturating_sub(ended.counted);
             if ended.assembler.is_mid_frame() {
                 self.stats.truncated += 1;
             }
@@ -77,6 +83,12 @@ impl Node {
         }
         for conn in self.conns.values_mut() {
             for (stream, bytes) in std::mem::take(&mut conn.held) {
+                if let Some(paused) = conn.streams.get_mut(&stream)
+                    && let Some(since) = &mut paused.since
+                {
+                    // The pause was ours.
+                    *since = self.now.mono;
+                }
                 self.out.credits.push_back(Output::Consumed { conn: conn.id, stream, bytes });
             }
         }
@@ -91,7 +103,7 @@ impl Node {
                 None => return Ok(()),
                 Some(Incoming::Skipped { .. }) => self.stats.skipped += 1,
                 Some(Incoming::Frame(frame)) => {
-                    incoming.since = None;
+                    (incoming.since, incoming.progress) = (None, 0);
                     if let Some(conn) = self.conns.get_mut(&id) {
                         conn.traffic.frames_received += 1;
                     }
@@ -176,6 +188,9 @@ impl Node {
 
     fn delta(&mut self, id: ConnId, doc: &DocId, payload: Bytes) {
         match Delta::decode(payload) {
+            Ok(delta) if delta.heads.len().max(delta.need.len()) > Record::MAX_HEADS => {
+                self.refuse(id, doc, Refusal::TooManyHeads);
+            }
             Ok(delta) => self.heard(id, doc, delta),
             Err(_) => self.refuse(id, doc, Refusal::Invalid),
         }
@@ -202,7 +217,10 @@ impl Node {
         let (now, settle) = (self.now.mono, self.config.settle);
         let Some(conn) = self.conns.get_mut(&id) else { return };
         match lane {
-            Lane::Control if conn.is_serving() => conn.survey.doubt(now, settle),
+            Lane::Control if conn.is_serving() => {
+                conn.survey.doubt(now, settle);
+                self.say_hello(id);
+            }
             Lane::Control => self.greet_again(id, self.config.retry_min),
             Lane::Class(class) => {
                 let waiting = conn.exchanges.iter().filter(|(_, exchange)| exchange.is_waiting());

@@ -10,8 +10,7 @@ use crate::io::{Lane, Output};
 use crate::peer::connection::CONTROL_BYTES;
 use crate::policy::Class;
 use crate::sync::exchange::{Exchange, Message, Step, statement};
-use crate::wire::{Batch, BatchBuilder, Body, Entry};
-use crate::wire::{Label, Payload, encode_frame};
+use crate::wire::{Batch, BatchBuilder, Body, Entry, Label, Payload, encode_frame};
 
 /// Documents that a list passes over in one go without finding one to name.
 const LIST_STEP: usize = 1024;
@@ -38,7 +37,7 @@ impl Node {
             let (lane, frame, data) = self.frame_for(id)?;
             self.turn = id;
             let conn = self.conns.get_mut(&id)?;
-            conn.window.send(self.now.mono, frame.len());
+            conn.window.send(self.now.mono, frame.len(), lane == Lane::Control);
             for traffic in [&mut conn.traffic, &mut self.stats.traffic] {
                 traffic.frames_sent += 1;
                 traffic.bytes_sent += frame.len() as u64;
@@ -48,9 +47,14 @@ impl Node {
         })
     }
 
+    /// Exchanges that a push keeps under way.
+    pub(super) fn push_ahead(&self) -> usize {
+        PUSH_AHEAD.min(self.config.max_exchanges)
+    }
+
     fn frame_for(&mut self, id: ConnId) -> Option<(Lane, Bytes, bool)> {
         let conn = self.conns.get_mut(&id)?;
-        if conn.window.is_open(CONTROL_BYTES) {
+        if conn.window.is_open_for_control(CONTROL_BYTES) {
             if let Some(frame) = conn.control.pop_front() {
                 return Some((Lane::Control, frame, false));
             }
@@ -59,29 +63,18 @@ impl Node {
                 return Some((Lane::Control, summary.frame(), false));
             }
         }
-        if !conn.is_serving() || !conn.window.is_open(0) {
+        if !conn.is_serving() || !conn.window.is_open() {
             return None;
         }
         loop {
+            let most = self.push_ahead();
             let conn = self.conns.get_mut(&id)?;
-            let waits = |class: Class| {
-                conn.has_queued(class) || conn.survey.listing.as_ref().is_some_and(|listing| listing.waits(class))
-            };
-            let class = conn.shares.pick(waits)?;
-            let before =
-                (conn.queued(), conn.survey.listing.as_ref().and_then(|listing| listing.behind(class).cloned()));
+            let class = conn.shares.pick(|class| conn.has_work(class, most))?;
             if let Some((frame, data)) = self.class_frame(id, class) {
                 let conn = self.conns.get_mut(&id)?;
-                let waits: Vec<Class> = Class::ALL.into_iter().filter(|class| conn.has_queued(*class)).collect();
+                let waits: Vec<Class> = Class::ALL.into_iter().filter(|class| conn.has_work(*class, most)).collect();
                 conn.shares.charge(class, frame.len(), |class| waits.contains(&class));
                 return Some((Lane::Class(class), frame, data));
-            }
-            let conn = self.conns.get(&id)?;
-            let listing = conn.survey.listing.as_ref();
-            let after = (conn.queued(), listing.and_then(|listing| listing.behind(class).cloned()));
-            // A push that waits for its exchanges makes no progress now and is no reason to go on.
-            if before == after && listing.is_some_and(|listing| listing.waits(class)) {
-                return None;
             }
         }
     }
@@ -192,7 +185,7 @@ impl Node {
 
     /// Names heads of documents that the other side may not have, from where the list stopped.
     fn list(&mut self, id: ConnId, class: Class, target: usize, filling: &mut Filling) {
-        let most = self.config.max_exchanges;
+        let (most, push_ahead) = (self.config.max_exchanges, self.push_ahead());
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let Some(mut listing) = conn.survey.listing.take() else { return };
         let mut steps = 0;
@@ -204,7 +197,7 @@ impl Node {
                 if filling.bytes >= target || steps >= LIST_STEP {
                     break;
                 }
-                if listing.push && conn.exchanges.len() + begun.len() >= PUSH_AHEAD.min(most) {
+                if listing.push && conn.exchanges.len() + begun.len() >= push_ahead {
                     break;
                 }
                 let Some((doc, document)) = rest.next() else {

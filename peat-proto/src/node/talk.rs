@@ -8,8 +8,7 @@ use crate::heads::Heads;
 use crate::id::{ConnId, DocId};
 use crate::io::{Event, Refusal};
 use crate::sync::exchange::Exchange;
-use crate::wire::Delta;
-use crate::wire::Summary;
+use crate::wire::{Delta, Summary};
 
 impl Node {
     /// The other side named its heads, and perhaps sent changes.

@@ -47,7 +47,7 @@ impl Node {
     }
 
     fn deadline_of(&self, conn: &Conn) -> Option<(Time, Reason)> {
-        let frame = conn.streams.values().filter_map(|stream| stream.since).min();
+        let frame = conn.frames_since().min();
         let frame = frame.map(|since| (since + self.config.frame_deadline, Reason::Frame(conn.id)));
         let state = match conn.phase {
             Phase::Greeting { deadline, again } => {
@@ -57,7 +57,7 @@ impl Node {
             Phase::Serving => {
                 let exchange = conn.timers.first().map(|(time, _)| (*time, Reason::Exchange(conn.id)));
                 // Without credit the digest waits for what was sent, not for time.
-                let due = conn.survey.due.filter(|_| conn.window.is_open(CONTROL_BYTES));
+                let due = conn.survey.due.filter(|_| conn.window.is_open_for_control(CONTROL_BYTES));
                 earlier(exchange, due.map(|due| (due, Reason::Survey(conn.id))))
             }
         };
@@ -80,7 +80,7 @@ impl Node {
     fn tick_conn(&mut self, id: ConnId, now: Time) {
         let Some(conn) = self.conns.get(&id) else { return };
         let limit = self.config.frame_deadline;
-        if conn.streams.values().any(|stream| stream.since.is_some_and(|since| since + limit <= now)) {
+        if conn.frames_since().any(|since| since + limit <= now) {
             return self.close_conn(id, CloseCode::FrameDeadline);
         }
         match conn.phase {
@@ -131,7 +131,7 @@ impl Node {
         for id in idle {
             if let Some(conn) = self.conns.get_mut(&id) {
                 conn.survey.rest(&digest, now, settle, longest);
-                due |= conn.survey.due.is_some_and(|due| due <= now) && conn.window.is_open(CONTROL_BYTES);
+                due |= conn.survey.due.is_some_and(|due| due <= now) && conn.window.is_open_for_control(CONTROL_BYTES);
             }
             self.note_level(id, &digest);
         }

@@ -89,6 +89,11 @@ impl Conn {
         self.phase == Phase::Serving
     }
 
+    /// Since when each incomplete frame waits for its rest. Streams that we hold up ourselves do not count.
+    pub(crate) fn frames_since(&self) -> impl Iterator<Item = Time> {
+        self.streams.iter().filter(|(id, _)| !self.held.contains_key(id)).filter_map(|(_, stream)| stream.since)
+    }
+
     /// Whether documents are being exchanged or listed.
     pub(crate) fn is_busy(&self) -> bool {
         !self.exchanges.is_empty() || self.survey.listing.is_some()
@@ -118,9 +123,13 @@ impl Conn {
         self.overhang.contains_key(&class) || !self.queues[class.index()].is_empty()
     }
 
-    /// How many exchanges have something to say.
-    pub(crate) fn queued(&self) -> usize {
-        self.queues.iter().map(BTreeMap::len).sum()
+    /// Whether a frame of this class can be made: something is to be said, or the list goes on. A list that pushes contents
+    /// waits while `push_ahead` exchanges are under way.
+    pub(crate) fn has_work(&self, class: Class, push_ahead: usize) -> bool {
+        let listing = self.survey.listing.as_ref();
+        let lists =
+            listing.is_some_and(|listing| listing.waits(class) && (!listing.push || self.exchanges.len() < push_ahead));
+        self.has_queued(class) || lists
     }
 
     /// Forgets an exchange and everything that hangs on it.

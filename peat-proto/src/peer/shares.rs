@@ -13,6 +13,9 @@ pub(crate) struct Shares {
 /// A class that was quiet may claim at most this much of its past share: 64 KiB.
 const CAP: i64 = (64 << 10) * 100;
 
+/// A class owes at most this much: 32 MiB, two frames of the largest size.
+const DEBT: i64 = (32 << 20) * 100;
+
 impl Shares {
     /// The class whose turn it is among those that wait.
     pub(crate) fn pick(&self, waiting: impl Fn(Class) -> bool) -> Option<Class> {
@@ -32,7 +35,7 @@ impl Shares {
             *credit = credit.saturating_add(earned).min(CAP);
         }
         let credit = &mut self.credit[sender.index()];
-        *credit = credit.saturating_sub(bytes.saturating_mul(100)).max(-CAP);
+        *credit = credit.saturating_sub(bytes.saturating_mul(100)).max(-DEBT);
     }
 }
 

@@ -15,6 +15,8 @@ const SLOW: u64 = 250_000;
 #[derive(Debug)]
 pub(crate) struct Window {
     in_flight: usize,
+    /// The most that was in flight when a document's frame went, since nothing was.
+    largest: usize,
     size: usize,
     min: usize,
     max: usize,
@@ -31,7 +33,7 @@ impl Window {
     pub(crate) fn new(rtt: Option<Duration>, min: usize, max: usize) -> Self {
         let rtt = rtt.unwrap_or(Duration::from_millis(100)).max(Duration::from_millis(10));
         let max = max.max(min);
-        Self { in_flight: 0, size: START.clamp(min, max), min, max, rtt, left: 0, since: None, rate: 0 }
+        Self { in_flight: 0, largest: 0, size: START.clamp(min, max), min, max, rtt, left: 0, since: None, rate: 0 }
     }
 
     pub(crate) fn in_flight(&self) -> usize {
@@ -47,8 +49,13 @@ impl Window {
     }
 
     /// Whether a frame may go. One frame may always be in flight, however large.
-    pub(crate) fn is_open(&self, extra: usize) -> bool {
-        self.in_flight == 0 || self.in_flight < self.size.saturating_add(extra)
+    pub(crate) fn is_open(&self) -> bool {
+        self.in_flight == 0 || self.in_flight < self.size
+    }
+
+    /// Whether a control frame may go: beside whatever is in flight, a frame larger than the window included.
+    pub(crate) fn is_open_for_control(&self, extra: usize) -> bool {
+        self.in_flight < self.size.max(self.largest).saturating_add(extra)
     }
 
     /// The size that frames are filled up to.
@@ -57,8 +64,11 @@ impl Window {
         if slow { configured / 4 } else { configured }
     }
 
-    pub(crate) fn send(&mut self, now: Time, bytes: usize) {
+    pub(crate) fn send(&mut self, now: Time, bytes: usize, control: bool) {
         self.in_flight += bytes;
+        if !control {
+            self.largest = self.largest.max(self.in_flight);
+        }
         if self.since.is_none() {
             (self.since, self.left) = (Some(now), 0);
         }
@@ -69,6 +79,9 @@ impl Window {
         let bytes = bytes.min(self.in_flight);
         self.in_flight -= bytes;
         self.left += bytes;
+        if self.in_flight == 0 {
+            self.largest = 0;
+        }
         let Some(since) = self.since else { return };
         let span = now.since(since);
         // A round trip or a whole window tells the rate; less says little, and an idle path says nothing.
@@ -101,8 +114,8 @@ mod tests {
             let mut window = Window::new(Some(Duration::from_millis(100)), MIN, MAX);
             let mut now = Time::ZERO;
             for _ in 0..4000 {
-                while window.is_open(0) {
-                    window.send(now, 4096);
+                while window.is_open() {
+                    window.send(now, 4096, false);
                 }
                 now += Duration::from_micros(4096 * 1_000_000 / bytes_per_second);
                 window.sent(now, 4096);
@@ -114,10 +127,10 @@ mod tests {
     #[test]
     fn one_frame_of_any_size_may_always_go() {
         let mut window = Window::new(None, MIN, MAX);
-        window.send(Time::ZERO, 100 << 20);
-        assert!(!window.is_open(0));
+        window.send(Time::ZERO, 100 << 20, false);
+        assert!(!window.is_open());
         window.sent(Time::ZERO, usize::MAX);
         assert_eq!(window.in_flight(), 0);
-        assert!(window.is_open(0));
+        assert!(window.is_open());
     }
 }

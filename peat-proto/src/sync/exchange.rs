@@ -11,6 +11,8 @@
 //!  they asked, or sent data ─► statement: heads
 //! ```
 
+use std::collections::BTreeSet;
+
 use automerge::ChangeHash;
 use bytes::Bytes;
 
@@ -150,13 +152,14 @@ impl Exchange {
         snapshot_bytes: usize,
     ) -> Step {
         let (ours, doc) = (&document.offered, &live.doc);
-        let unheld = |hash: &ChangeHash| document.local().iter().all(|change| change.hash != *hash);
-        let held = |hash: &ChangeHash| history::knows(doc, hash) && unheld(hash);
-        let (known, unknown): (Vec<_>, Vec<_>) = theirs.as_slice().iter().copied().partition(held);
+        let held: BTreeSet<ChangeHash> = document.local().iter().map(|change| change.hash).collect();
+        let unheld = |hash: &ChangeHash| !held.contains(hash);
+        let shown = |hash: &ChangeHash| history::knows(doc, hash) && unheld(hash);
+        let (known, unknown): (Vec<_>, Vec<_>) = theirs.as_slice().iter().copied().partition(shown);
         let mut hints = std::mem::take(&mut self.hints);
-        hints.retain(held);
+        hints.retain(shown);
         self.confirm(hints);
-        self.confirm(known);
+        self.confirm(known.into_iter().take(MAX_COMMON).collect());
         let mut base = self.common.clone();
         base.extend(self.ahead.iter().filter(|hash| history::knows(doc, hash)));
         let strangers = base.is_empty() && !theirs.is_empty();
@@ -206,7 +209,7 @@ impl Exchange {
             changes.push(Bytes::copy_from_slice(bytes));
         }
         let more = changes.len() < missing.len();
-        self.ahead = frontier.as_slice().to_vec();
+        self.ahead = if more { frontier.as_slice().to_vec() } else { ours.as_slice().to_vec() };
         let asks = !unknown.is_empty() && !self.is_waiting();
         let have = if asks { vec![have(history::sample(doc, ours))] } else { Vec::new() };
         (self.asked, self.owes) = (false, false);

@@ -11,7 +11,7 @@ use crate::id::Invitation;
 /// `version u8 | boot u64 | flags u8 | invitation, 32 bytes, with flag 1`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
-    /// The boot number of the sender; grows whenever it may have forgotten what it said.
+    /// The boot number of the sender; grows after every end that was not clean.
     pub boot: u64,
     /// The secret that the sender was invited with.
     pub invitation: Option<Invitation>,

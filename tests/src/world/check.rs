@@ -24,6 +24,9 @@ struct Credit([i64; 5]);
 
 const CREDIT_CAP: i64 = (64 << 10) * 100;
 
+/// What a class owes at most: 32 MiB.
+const DEBT_CAP: i64 = (32 << 20) * 100;
+
 impl World {
     /// What holds of a drained node at little cost.
     pub(crate) fn check_drained(&mut self, member: usize) {
@@ -93,7 +96,7 @@ impl World {
         let waiting = node.waiting(conn);
         let shares = self.checks.shares.entry(conn).or_default();
         let passed_over = waiting.iter().find(|class| **class < sender && shares.0[class.index()] >= 0).copied();
-        shares.charge(sender, bytes.len(), &waiting);
+        shares.charge(sender, bytes.len(), &node.earning(conn));
         match passed_over {
             Some(class) => Err(format!("{sender:?} went before {class:?}, whose share was not used up")),
             None => Ok(()),
@@ -110,7 +113,7 @@ impl Credit {
             let earned = bytes * 100 / total as i64 * class.share() as i64;
             let paid = if *class == sender { bytes * 100 } else { 0 };
             let credit = &mut self.0[class.index()];
-            *credit = ((*credit + earned).min(CREDIT_CAP) - paid).max(-CREDIT_CAP);
+            *credit = ((*credit + earned).min(CREDIT_CAP) - paid).max(-DEBT_CAP);
         }
     }
 }
