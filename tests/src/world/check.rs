@@ -42,8 +42,9 @@ impl World {
     pub(crate) fn check(&mut self) {
         for member in 0..self.hosts.len() {
             let host = &self.hosts[member];
-            let Some(node) = host.node.as_ref().filter(|_| !host.dirty) else { continue };
+            let Some(node) = host.node.as_ref().filter(|_| host.unchecked && !host.dirty) else { continue };
             let outcome = self.check_node(node);
+            self.hosts[member].unchecked = false;
             self.expect(Some(member), outcome);
         }
         if log::errors() > 0 {

@@ -63,7 +63,7 @@ impl World {
 
     /// Does what the node wants done, until it wants no more; then checks it and sets its alarm.
     pub(crate) fn drain(&mut self, member: usize) {
-        self.hosts[member].dirty = false;
+        (self.hosts[member].dirty, self.hosts[member].unchecked) = (false, true);
         let mut polls = 0_u32;
         loop {
             while let Some(output) = self.hosts[member].node.as_mut().and_then(peat_proto::Node::poll) {

@@ -35,6 +35,8 @@ pub(crate) struct Host {
     pub(crate) alarm: Option<Time>,
     /// A drain is due.
     pub(crate) dirty: bool,
+    /// Something happened to the node since it was last checked.
+    pub(crate) unchecked: bool,
     /// Jobs out with a worker.
     pub(crate) jobs: u64,
     /// Edits that wait for their document.
@@ -59,6 +61,7 @@ impl Host {
             told: Time::ZERO,
             alarm: None,
             dirty: false,
+            unchecked: false,
             jobs: 0,
             plans: BTreeMap::new(),
             opens: BTreeMap::new(),
