@@ -15,8 +15,9 @@ use automerge::ChangeHash;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::frame::{Label, Payload, TooLong, encode_frame};
-use super::take::{take, take_hash, take_u8};
+
 use crate::id::DocId;
+use crate::wire::kit::{BadNumber, put_uleb, take, take_hash, take_u8, take_uleb, uleb_len};
 
 /// A message of the Automerge sync protocol. Chunks and filters share the payload that they were read from.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -164,6 +165,15 @@ pub enum DeltaError {
     },
 }
 
+impl From<BadNumber> for DeltaError {
+    fn from(number: BadNumber) -> Self {
+        match number {
+            BadNumber::Truncated => Self::Truncated,
+            BadNumber::Malformed => Self::Number,
+        }
+    }
+}
+
 fn take_hashes(bytes: &mut Bytes) -> Result<Vec<ChangeHash>, DeltaError> {
     let count = take_count(bytes, size_of::<ChangeHash>())?;
     let mut hashes = Vec::with_capacity(count);
@@ -236,23 +246,6 @@ fn take_len(bytes: &mut Bytes) -> Result<usize, DeltaError> {
     usize::try_from(take_uleb(bytes)?).map_err(|_| DeltaError::Truncated)
 }
 
-fn take_uleb(bytes: &mut Bytes) -> Result<u64, DeltaError> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let byte = take_u8(bytes).ok_or(DeltaError::Truncated)?;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            let overlong = byte == 0 && shift > 0;
-            let too_large = shift == 63 && byte > 1;
-            if overlong || too_large {
-                return Err(DeltaError::Number);
-            }
-            return Ok(value);
-        }
-    }
-    Err(DeltaError::Number)
-}
-
 fn put_hashes(out: &mut BytesMut, hashes: &[ChangeHash]) {
     put_uleb(out, hashes.len());
     for hash in hashes {
@@ -265,26 +258,12 @@ fn put_prefixed(out: &mut BytesMut, bytes: &[u8]) {
     out.put_slice(bytes);
 }
 
-fn put_uleb(out: &mut BytesMut, number: usize) {
-    let mut rest = number;
-    while rest >= 0x80 {
-        out.put_u8(rest as u8 | 0x80);
-        rest >>= 7;
-    }
-    out.put_u8(rest as u8);
-}
-
 fn hashes_len(hashes: &[ChangeHash]) -> usize {
     uleb_len(hashes.len()) + size_of_val(hashes)
 }
 
 fn prefixed_len(bytes: &[u8]) -> usize {
     uleb_len(bytes.len()) + bytes.len()
-}
-
-fn uleb_len(number: usize) -> usize {
-    let bits = usize::BITS - number.leading_zeros();
-    bits.div_ceil(7).max(1) as usize
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! Control frames between Peat nodes: the greeting and the digest.
+//! Control frames of the interim wire between Peat nodes: the greeting and the digest.
 
 use bytes::Bytes;
 
-use super::frame::{Label, Payload, encode_frame};
-use super::take::{take_array, take_u8, take_u64};
+use super::kit::{take_array, take_u8, take_u64};
+use super::v0::{Label, Payload, encode_frame};
 use crate::id::Invitation;
 
 /// The first frame on the control lane, in both directions.

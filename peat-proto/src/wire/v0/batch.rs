@@ -3,8 +3,8 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::frame::{Header, Label, MessageType, Payload, encode_frame, put_frame};
-use super::take::{take, take_u8, take_u16, take_u32, take_u64};
 use crate::id::{BadDocId, DocId};
+use crate::wire::kit::{take, take_u8, take_u16, take_u32, take_u64};
 
 /// A received batch.
 ///

@@ -212,7 +212,7 @@ impl<'a> Payload<'a> {
     }
 
     /// A payload whose length needs no check.
-    pub(super) fn short<const N: usize>(bytes: &'a [u8; N]) -> Self {
+    pub(in crate::wire) fn short<const N: usize>(bytes: &'a [u8; N]) -> Self {
         const { assert!(N <= u16::MAX as usize) };
         Self { bytes, len: N as u32 }
     }
