@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use iroh::address_lookup::{DnsAddressLookup, PkarrPublisher, PkarrResolver};
 use iroh::endpoint::{
-    BindOpts, Builder, Connection, Incoming, NetReportConfig, PortmapperConfig, QuicTransportConfig, presets,
+    BindOpts, Builder, ConnectOptions, Connection, Incoming, NetReportConfig, PortmapperConfig, QuicTransportConfig,
+    presets,
 };
 use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMode, RelayUrl, SecretKey, Watcher};
 use peat_node::PeerId;
-use peat_node::proto::{Lane, Role};
-use peat_node::transport::{ALPN, Dial, Port};
+use peat_node::proto::{Lane, Role, Wire};
+use peat_node::transport::{Dial, Port};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -28,7 +29,7 @@ const MAX_HANDSHAKES: usize = 64;
 /// who gives way; callers are refused only while it cannot keep up.
 const MAX_CONNECTIONS: usize = 512;
 
-/// Incoming streams of one connection: six lanes, and room for their successors. As many as the core follows.
+/// Incoming streams of one connection, of either kind: six lanes, and room for their successors. As many as the core follows.
 const MAX_STREAMS: u32 = 16;
 
 /// Bytes of one incoming stream that QUIC holds while the core gives no credit, on top of the credit itself. 256 KiB:
@@ -37,7 +38,7 @@ const STREAM_WINDOW: u32 = 256 << 10;
 
 /// Bytes of all incoming streams of one connection that QUIC holds. One stream window per lane: the lanes of all classes
 /// may stall, and control still flows. It is also all that a stranger's 16 streams can make us hold.
-const RECEIVE_WINDOW: u32 = Lane::ALL.len() as u32 * STREAM_WINDOW;
+const RECEIVE_WINDOW: u32 = Lane::LASTING.len() as u32 * STREAM_WINDOW;
 
 /// Silence after which a connection is lost. 30 s: above the outages of 16 to 24 s that QUIC was seen to bridge.
 /// Between two iroh nodes its own 15 s per path, which cannot be raised, come first.
@@ -56,8 +57,8 @@ const INTERFACES: Duration = Duration::from_secs(2);
 pub(crate) async fn bind(port: &Port, options: &Options) -> Result<Endpoint, BindError> {
     let mut builder = Endpoint::builder(presets::Minimal)
         .secret_key(SecretKey::from_bytes(&port.secret()))
-        .alpns(vec![ALPN.to_vec()])
-        .transport_config(quic(options))
+        .alpns(port.alpns())
+        .transport_config(quic(options, port.wires()))
         .relay_mode(relay_mode(&options.relay)?);
     builder = listen(builder, &options.listen)?;
     if !options.port_mapper {
@@ -110,7 +111,7 @@ pub(crate) async fn serve(endpoint: Endpoint, port: Port, options: Options, mut 
                     break;
                 };
                 if dialling.insert(wish.peer) {
-                    dials.spawn(dial(endpoint.clone(), wish, limit));
+                    dials.spawn(dial(endpoint.clone(), wish, port.alpns(), limit));
                 }
             }
             Some(Ok((peer, dialled))) = dials.join_next() => {
@@ -141,15 +142,25 @@ pub(crate) async fn serve(endpoint: Endpoint, port: Port, options: Options, mut 
     while connections.join_next().await.is_some() {}
 }
 
-async fn dial(endpoint: Endpoint, wish: Dial, limit: Duration) -> (PeerId, Option<Connection>) {
+async fn dial(
+    endpoint: Endpoint,
+    wish: Dial,
+    mut alpns: Vec<Vec<u8>>,
+    limit: Duration,
+) -> (PeerId, Option<Connection>) {
     let peer = wish.peer;
     let dialled = async {
         let id = EndpointId::from_bytes(peer.as_bytes()).map_err(|error| format!("{error:#}"))?;
         let addr = wish.addrs.into_iter();
         let addr = addr.fold(EndpointAddr::new(id), EndpointAddr::with_ip_addr);
-        let dialled = timeout(limit, endpoint.connect(addr, ALPN)).await;
-        let dialled = dialled.map_err(|_| "no answer in time".to_owned())?;
-        dialled.map_err(|error| format!("{error:#}"))
+        let best = if alpns.is_empty() { Vec::new() } else { alpns.remove(0) };
+        let others = ConnectOptions::new().with_additional_alpns(alpns);
+        let connected = async {
+            let connecting = endpoint.connect_with_opts(addr, &best, others).await;
+            let connecting = connecting.map_err(|error| format!("{error:#}"))?;
+            connecting.await.map_err(|error| format!("{error:#}"))
+        };
+        timeout(limit, connected).await.map_err(|_| "no answer in time".to_owned())?
     };
     let dialled: Result<_, String> = dialled.await;
     let dialled = dialled.inspect_err(|reason| debug!(%peer, reason, "dial failed"));
@@ -190,11 +201,11 @@ fn reachable(endpoint: &Endpoint, found: &EndpointAddr) -> Vec<SocketAddr> {
     addrs.into_iter().collect()
 }
 
-fn quic(options: &Options) -> QuicTransportConfig {
+fn quic(options: &Options, wires: &[Wire]) -> QuicTransportConfig {
     let config = QuicTransportConfig::builder()
         .max_concurrent_uni_streams(MAX_STREAMS.into())
-        // This wire has none; a peer that opens one anyway breaks QUIC.
-        .max_concurrent_bidi_streams(0_u32.into())
+        // Only the old wire has any; where it is not offered, a peer that opens one breaks QUIC.
+        .max_concurrent_bidi_streams(if wires.contains(&Wire::V0) { MAX_STREAMS.into() } else { 0_u32.into() })
         .datagram_receive_buffer_size(None)
         .stream_receive_window(STREAM_WINDOW.into())
         .receive_window(RECEIVE_WINDOW.into())

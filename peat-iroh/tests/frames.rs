@@ -4,9 +4,10 @@ mod common;
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use common::{Side, Streams, pair, rogue, total, within};
 use peat_node::proto::policy::Class;
-use peat_node::proto::{CloseCode, Lane, Role};
+use peat_node::proto::{CloseCode, Lane, Role, StreamId, Wire};
 use peat_node::transport::bench::Seen;
 use peat_node::transport::{Outgoing, STREAM_CREDIT};
 
@@ -43,7 +44,7 @@ fn frames(lane: Lane) -> Vec<Vec<u8>> {
 }
 
 fn everything() -> Vec<Vec<u8>> {
-    let mut lanes: Vec<_> = Lane::ALL.map(|lane| frames(lane).concat()).into();
+    let mut lanes: Vec<_> = Lane::LASTING.map(|lane| frames(lane).concat()).into();
     lanes.sort();
     lanes
 }
@@ -58,7 +59,7 @@ fn by_content(streams: Streams) -> Vec<Vec<u8>> {
 async fn frames_of_every_lane_arrive_in_order_in_both_directions() {
     let ((dialler, dialled), (listener, accepted)) = pair().await;
     for at in 0..40 {
-        for lane in Lane::ALL {
+        for lane in Lane::LASTING {
             dialled.send(lane, frames(lane)[at].clone());
             accepted.send(lane, frames(lane)[at].clone());
         }
@@ -97,7 +98,7 @@ async fn the_largest_frame_arrives_whole() {
 #[tokio::test(flavor = "multi_thread")]
 async fn stalled_lanes_stop_at_their_credit_and_hold_up_no_other() {
     let ((dialler, dialled), (listener, accepted)) = pair().await;
-    let classes = &Lane::ALL[1..];
+    let classes = &Lane::LASTING[1..];
     for lane in classes {
         (0..64).for_each(|_| dialled.send(*lane, vec![lane.index() as u8; 64 << 10]));
     }
@@ -253,7 +254,7 @@ async fn a_lane_that_the_peer_stops_is_reported_and_goes_on_with_its_next_frame(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn surplus_and_bidirectional_streams_are_not_granted_and_do_no_harm() {
-    let side = Side::new(2).await;
+    let side = Side::speaking(2, &[Wire::V1]).await;
     let (_endpoint, connection, _conn) = rogue(&side).await;
     let bidirectional = tokio::spawn({
         let connection = connection.clone();
@@ -283,4 +284,90 @@ async fn surplus_and_bidirectional_streams_are_not_granted_and_do_no_harm() {
     let opened = within(surplus).await.expect("no panic");
     assert!(opened.is_ok());
     assert!(!bidirectional.is_finished());
+}
+
+/// What streams brought until `fins` of them had ended.
+async fn until_ended(side: &Side, fins: usize) -> (Streams, Vec<StreamId>) {
+    let (mut streams, mut ended) = (Streams::new(), Vec::new());
+    while ended.len() < fins {
+        match side.next().await {
+            Seen::Received { stream, bytes, fin, .. } => {
+                streams.entry(stream).or_default().extend_from_slice(&bytes);
+                if fin {
+                    ended.push(stream);
+                }
+            }
+            Seen::Sent { .. } => {}
+            other => panic!("expected bytes, got {other:?}"),
+        }
+    }
+    (streams, ended)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frame_of_a_once_lane_has_a_stream_of_its_own_and_so_has_a_pulse() {
+    let ((_dialler, dialled), (listener, accepted)) = pair().await;
+    dialled.send(Lane::Once(Class::Bulk), "one");
+    dialled.send(Lane::Once(Class::Critical), "two");
+    dialled.send(Lane::Pulse, "beat");
+    let (streams, ended) = until_ended(&listener, 3).await;
+    assert_eq!(ended.len(), streams.len());
+    assert!(streams.keys().all(|stream| stream.opener() == Role::Dialled));
+    for (stream, bytes) in &streams {
+        assert_eq!(stream.is_bidirectional(), bytes != b"beat");
+        // Nobody reads the other half; finishing it must do no harm.
+        accepted.tell(Outgoing::Reply { stream: *stream, bytes: "unheard".into(), fin: true });
+    }
+    accepted.send(CRITICAL, "still up");
+    let mut contents: Vec<_> = streams.into_values().collect();
+    contents.sort();
+    assert_eq!(contents, [b"beat".to_vec(), b"one".to_vec(), b"two".to_vec()]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dialogue_goes_to_and_fro_on_one_stream() {
+    let ((dialler, dialled), (listener, accepted)) = pair().await;
+    dialled.send(Lane::Dialogue, "who");
+    let heard = listener.collect(&accepted, |it| total(it) == 3).await;
+    let (stream, words) = heard.into_iter().next().expect("one stream");
+    assert_eq!((words.as_slice(), stream.opener(), stream.is_bidirectional()), (&b"who"[..], Role::Dialled, true));
+    accepted.tell(Outgoing::Reply { stream, bytes: "me".into(), fin: false });
+    let answer = dialler.collect(&dialled, |it| total(it) == 2).await;
+    assert_eq!(answer, Streams::from([(stream, b"me".to_vec())]));
+    dialled.tell(Outgoing::Reply { stream, bytes: "so?".into(), fin: true });
+    let (streams, _) = until_ended(&listener, 1).await;
+    assert_eq!(streams, Streams::from([(stream, b"so?".to_vec())]));
+    accepted.tell(Outgoing::Reply { stream, bytes: Bytes::new(), fin: true });
+    let (streams, _) = until_ended(&dialler, 1).await;
+    assert_eq!(streams, Streams::from([(stream, Vec::new())]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replies_count_as_sent_even_where_nobody_reads_them() {
+    let ((dialler, dialled), (_listener, _accepted)) = pair().await;
+    let stream = StreamId::new(99, Role::Accepted, true);
+    dialled.tell(Outgoing::Reply { stream, bytes: "hello?".into(), fin: true });
+    match dialler.next().await {
+        Seen::Sent { bytes, .. } => assert_eq!(bytes, 6),
+        other => panic!("expected a report of what was sent, got {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_acceptor_takes_the_best_wire_that_both_speak() {
+    for (dialler, listener, agreed) in [
+        (&Wire::ALL[..], &Wire::ALL[..], Some(Wire::V1)),
+        (&[Wire::V0], &Wire::ALL[..], Some(Wire::V0)),
+        (&Wire::ALL[..], &[Wire::V0], Some(Wire::V0)),
+        (&[Wire::V0], &[Wire::V1], None),
+    ] {
+        let dialler = Side::speaking(1, dialler).await;
+        let listener = Side::speaking(2, listener).await;
+        dialler.dial(listener.id, listener.iroh.addrs().to_vec());
+        match dialler.next().await {
+            Seen::Connected { link, .. } => assert_eq!(Some(link.wire), agreed),
+            Seen::DialFailed { .. } => assert_eq!(agreed, None),
+            other => panic!("unexpected {other:?}"),
+        }
+    }
 }

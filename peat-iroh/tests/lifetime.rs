@@ -9,9 +9,9 @@ use common::{Side, bare, loopback, pair, peer, rogue, within};
 use iroh::endpoint::{ApplicationClose, ConnectionError};
 use iroh::{EndpointAddr, EndpointId};
 use peat_iroh::{BindError, Iroh, Options, Relay};
-use peat_node::proto::CloseCode;
+use peat_node::proto::{CloseCode, Wire};
 use peat_node::transport::bench::{Bench, Seen};
-use peat_node::transport::{ALPN, Dial, Outgoing};
+use peat_node::transport::{Dial, Outgoing};
 
 /// An address that takes packets and never answers, for as long as the socket lives.
 fn silence() -> (UdpSocket, SocketAddr) {
@@ -111,9 +111,9 @@ async fn a_node_that_closes_says_why_and_takes_its_endpoint_with_it() {
 
 #[test]
 fn a_program_without_a_runtime_can_serve_and_close() {
-    let (port, bench) = Bench::new([1; 32]);
+    let (port, bench) = Bench::new([1; 32], &Wire::ALL);
     let iroh = Iroh::spawn(port, loopback()).expect("loopback is there");
-    let (other_port, other) = Bench::new([2; 32]);
+    let (other_port, other) = Bench::new([2; 32], &Wire::ALL);
     let listener = Iroh::spawn(other_port, loopback()).expect("loopback is there");
     let addrs = listener.addrs().to_vec();
     bench.dial(Dial { peer: peer(2), addrs });
@@ -142,7 +142,7 @@ async fn a_socket_that_listens_everywhere_reports_addresses_that_can_be_dialled(
 #[tokio::test]
 async fn what_cannot_be_bound_is_named() {
     let (_socket, taken) = silence();
-    let refused = |options| async { Iroh::bind(Bench::new([1; 32]).0, options).await.err() };
+    let refused = |options| async { Iroh::bind(Bench::new([1; 32], &Wire::ALL).0, options).await.err() };
     let error = refused(Options { listen: vec![taken], ..loopback() }).await;
     assert!(matches!(error, Some(BindError::Endpoint(_))));
     let relay = Relay::Urls(vec!["no url".into()]);
@@ -164,7 +164,7 @@ async fn first_packets(to: EndpointId, count: usize) -> Vec<Vec<u8>> {
     for _ in 0..count {
         let connecting = tokio::spawn({
             let (endpoint, addr) = (endpoint.clone(), addr.clone());
-            async move { endpoint.connect(addr, ALPN).await.map(drop) }
+            async move { endpoint.connect(addr, Wire::V1.alpn()).await.map(drop) }
         });
         // A packet of an earlier attempt may come again; each attempt has its own connection id, right behind the version.
         loop {

@@ -4,8 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use peat_iroh::{Iroh, Options};
-use peat_node::proto::CloseCode;
-use peat_node::transport::ALPN;
+use peat_node::proto::{CloseCode, Wire};
 use peat_node::{DocId, Node};
 use serde_json::{Value, json};
 
@@ -95,7 +94,7 @@ fn a_stranger_is_told_that_it_is_not_admitted_and_sees_no_document() {
         let endpoint = builder.bind_addr(ANY).expect("a valid address").bind().await.expect("loopback is there");
         let id = iroh::EndpointId::from_bytes(a.id().as_bytes()).expect("a key");
         let addr = iroh::EndpointAddr::new(id).with_ip_addr(at_a.addrs()[0]);
-        let connection = endpoint.connect(addr, ALPN).await.expect("anybody may knock");
+        let connection = endpoint.connect(addr, Wire::V1.alpn()).await.expect("anybody may knock");
         let closed = connection.closed().await;
         endpoint.close().await;
         closed

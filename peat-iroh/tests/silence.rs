@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use common::{Side, bare, loopback, pair, peer, within};
 use peat_iroh::Iroh;
+use peat_node::proto::Wire;
 use peat_node::transport::bench::{Bench, Seen};
 
 #[derive(Clone, Default)]
@@ -47,7 +48,7 @@ fn connecting_failing_closing_and_dropping_log_no_error() {
         drop(other.bench);
         within(other.iroh.close()).await;
     });
-    let (port, bench) = Bench::new([5; 32]);
+    let (port, bench) = Bench::new([5; 32], &Wire::ALL);
     drop(Iroh::spawn(port, loopback()).expect("loopback is there"));
     assert!(matches!(runtime.block_on(within(bench.next())), Seen::Detached));
     assert_eq!(log.text(), "");

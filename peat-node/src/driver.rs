@@ -291,6 +291,9 @@ impl Driver {
             }
             Output::Dial { .. } => {}
             Output::Consumed { conn, stream, bytes } => self.outgoing(conn, Outgoing::Credit { stream, bytes }),
+            Output::Reply { conn, stream, bytes, fin } => {
+                self.outgoing(conn, Outgoing::Reply { stream, bytes, fin });
+            }
             Output::Send { conn, lane, frame } => {
                 self.outgoing(conn, Outgoing::Frame { lane, frame });
             }

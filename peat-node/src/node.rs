@@ -10,7 +10,7 @@ use automerge::transaction::Transaction;
 use automerge::{Automerge, AutomergeError};
 use ed25519_dalek::SigningKey;
 use peat_proto::store::{Entry, StoreFault};
-use peat_proto::{self as proto, Boot, Config, DocId, Heads, Invitation, Listing, PeerId, Refusal, Stats};
+use peat_proto::{self as proto, Boot, Config, DocId, Heads, Invitation, Listing, PeerId, Refusal, Stats, Wire};
 use serde_json::Value;
 
 use crate::address::AddressBook;
@@ -62,12 +62,14 @@ struct Handle {
 }
 
 /// How to open a node.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Options {
     /// The core's limits and policies. When `admission` names no invitation, and does not let everybody in, the node
     /// issues one of its own, draws it once and keeps it in its data directory.
     pub config: Config,
+    /// What connections may speak. Default V1 alone.
+    pub wires: Vec<Wire>,
 }
 
 /// Who a node is, for [`Node::with_store`]. [`Node::open`] keeps it in the data directory.
@@ -366,6 +368,12 @@ impl Node {
     }
 }
 
+impl Default for Options {
+    fn default() -> Self {
+        Self { config: Config::default(), wires: vec![Wire::V1] }
+    }
+}
+
 impl Identity {
     /// A node that never was before.
     ///
@@ -418,7 +426,7 @@ impl Node {
         let thread = thread::Builder::new().name("peat-loop".to_owned()).spawn(move || driver.run())?;
         Ok(Self(Arc::new(Handle {
             id,
-            hub: Arc::new(Hub::new(inbox, identity.secret)),
+            hub: Arc::new(Hub::new(inbox, identity.secret, options.wires)),
             invitation,
             permits: Permits::new(Self::MAX_REQUESTS),
             closing,

@@ -1,8 +1,8 @@
 //! The seam between a node and its transports: what every adapter gives and takes.
 //!
 //! An adapter only opens, accepts and moves bytes. It holds a [`Port`], takes [`Dial`]s from it, and announces each
-//! connection (dialled or accepted) with [`Port::connected`]. From then on it feeds the connection's [`Wire`] with
-//! what arrives, and does what the wire's [`Outgoing`] queue says. Framing, admission, lanes, credit, duplicates and
+//! connection (dialled or accepted) with [`Port::connected`]. From then on it feeds the [`Conn`] with what
+//! arrives, and does what its [`Outgoing`] queue says. Framing, admission, lanes, credit, duplicates and
 //! redialling are the core's.
 
 #[doc(hidden)]
@@ -15,13 +15,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use peat_proto::{CloseCode, ConnId, Input, Lane, Link, PeerId, StreamId};
+use peat_proto::{CloseCode, ConnId, Input, Lane, Link, PeerId, StreamId, Wire};
 
 use crate::inbox::{Inbox, Message};
-
-/// ALPN of the interim wire: long-lived unidirectional streams, one per lane and direction, opened by the sender when
-/// the lane first has something to say; frames of the V0 layout follow each other on it.
-pub const ALPN: &[u8] = b"peat/dev/0";
 
 /// Receive credit that every incoming stream starts with, in bytes. An adapter stops reading a stream whose credit is
 /// used up, until [`Outgoing::Credit`] adds to it. 256 KiB: 4 frames of the usual size, 1 s of a 2 Mbit/s link.
@@ -36,12 +32,23 @@ const DIALS: usize = 1024;
 /// Something to do for one connection, in order.
 #[derive(Debug)]
 pub enum Outgoing {
-    /// Write this frame on the lane's stream, opening it if need be; then report [`Wire::sent`] with its length.
+    /// Write this frame as its [`Lane`] says, then report [`Conn::sent`] with its length. Opening a stream for it must hold
+    /// up nothing else.
     Frame {
         /// Which lane; a lower [`Lane::index`] is more urgent.
         lane: Lane,
         /// The whole frame.
         frame: Bytes,
+    },
+    /// Write on the sending half of this bidirectional stream, behind earlier replies, and finish it with `fin`; then
+    /// report [`Conn::sent`] with the length. A half that has not been finished goes with its connection.
+    Reply {
+        /// Which stream.
+        stream: StreamId,
+        /// What to write.
+        bytes: Bytes,
+        /// Whether nothing follows.
+        fin: bool,
     },
     /// Read so many bytes more from this stream.
     Credit {
@@ -50,7 +57,7 @@ pub enum Outgoing {
         /// Bytes.
         bytes: usize,
     },
-    /// Stop reading this stream and tell its sender why.
+    /// Stop reading this stream and tell its sender why. Its sending half goes on.
     Stop {
         /// Which incoming stream.
         stream: StreamId,
@@ -81,7 +88,7 @@ pub struct Port(Arc<Socket>);
 
 /// One announced connection. Dropping it reports the connection as gone.
 #[derive(Debug)]
-pub struct Wire {
+pub struct Conn {
     hub: Arc<Hub>,
     id: ConnId,
     /// With which code the other side closed it.
@@ -97,6 +104,7 @@ pub(crate) struct PortId(u64);
 pub(crate) struct Hub {
     pub(crate) inbox: Inbox,
     secret: [u8; 32],
+    wires: Vec<Wire>,
     next_conn: AtomicU64,
     next_port: AtomicU64,
     listening: Mutex<BTreeMap<PortId, Vec<SocketAddr>>>,
@@ -132,6 +140,18 @@ impl Port {
         self.0.hub.secret
     }
 
+    /// What connections may speak, the best first.
+    #[must_use]
+    pub fn wires(&self) -> &[Wire] {
+        &self.0.hub.wires
+    }
+
+    /// What to offer in TLS, the best first.
+    #[must_use]
+    pub fn alpns(&self) -> Vec<Vec<u8>> {
+        self.0.hub.wires.iter().map(|wire| wire.alpn().to_vec()).collect()
+    }
+
     /// The next wish for a connection; `None` once the node has closed. Answer each with [`Port::connected`] or
     /// [`Port::dial_failed`].
     pub async fn dial(&self) -> Option<Dial> {
@@ -155,18 +175,18 @@ impl Port {
     /// The queue says what to do for the connection. It ends after [`Outgoing::Close`], or at once when the node has
     /// closed: close the connection then. `addr` is where the peer was reached; it is remembered if this side dialled.
     #[must_use]
-    pub fn connected(&self, peer: PeerId, addr: Option<SocketAddr>, link: Link) -> (Wire, flume::Receiver<Outgoing>) {
+    pub fn connected(&self, peer: PeerId, addr: Option<SocketAddr>, link: Link) -> (Conn, flume::Receiver<Outgoing>) {
         let hub = self.0.hub.clone();
         let id = ConnId(hub.next_conn.fetch_add(1, Ordering::Relaxed));
         // Unbounded as a channel; what the core puts in is bounded by the connection's window and receive credit.
         let (outgoing, queue) = flume::unbounded();
         hub.inbox.send(Message::Connected { conn: id, peer, addr, link, outgoing });
         let code = OnceLock::new();
-        (Wire { hub, id, code }, queue)
+        (Conn { hub, id, code }, queue)
     }
 }
 
-impl Wire {
+impl Conn {
     /// The connection's name, in statistics and logs.
     #[must_use]
     pub fn id(&self) -> ConnId {
@@ -186,19 +206,20 @@ impl Wire {
     }
 
     /// The other side stopped reading a lane, or its outgoing stream broke: what was sent on it may not have arrived. The
-    /// lane's next frame opens a new stream.
+    /// lane's next frame opens a new stream. Of a [`Lane::Once`] only if its frame was not handed to QUIC whole.
     pub fn stopped(&self, lane: Lane) {
         let conn = self.id;
         self.tell(Input::Stopped { conn, lane });
     }
 
-    /// The other side closed the connection with this application code. Takes effect when the wire is dropped.
+    /// The other side closed the connection with this application code. Takes effect when this is dropped.
     pub fn closed(&self, code: u32) {
         // Said twice, the first word counts.
         let _ = self.code.set(code);
     }
 
-    /// So many bytes of frames have left the transport's send buffer (or been accepted into a bounded one).
+    /// So many bytes of frames and replies have left the transport's send buffer (or been accepted into a bounded one), or
+    /// are lost with their stream.
     pub fn sent(&self, bytes: usize) {
         let conn = self.id;
         self.tell(Input::Sent { conn, bytes });
@@ -209,7 +230,7 @@ impl Wire {
     }
 }
 
-impl Drop for Wire {
+impl Drop for Conn {
     fn drop(&mut self) {
         let (conn, code) = (self.id, self.code.get().copied());
         self.tell(Input::Disconnected { conn, code });
@@ -224,8 +245,12 @@ impl Drop for Socket {
 }
 
 impl Hub {
-    pub(crate) fn new(inbox: Inbox, secret: [u8; 32]) -> Self {
-        Self { inbox, secret, next_conn: AtomicU64::new(1), next_port: AtomicU64::new(1), listening: Mutex::default() }
+    /// `wires` are what connections may speak, in any order.
+    pub(crate) fn new(inbox: Inbox, secret: [u8; 32], mut wires: Vec<Wire>) -> Self {
+        wires.sort_unstable_by(|a, b| b.cmp(a));
+        wires.dedup();
+        let (next_conn, next_port) = (AtomicU64::new(1), AtomicU64::new(1));
+        Self { inbox, secret, wires, next_conn, next_port, listening: Mutex::default() }
     }
 
     /// The addresses of all transports, those of the first attached first.

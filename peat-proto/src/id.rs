@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::io::Role;
+
 /// A node of the mesh: its 32-byte Ed25519 public key, authenticated by the transport.
 ///
 /// The core never verifies a key; it trusts the [`Link`](crate::Link) that the driver hands in.
@@ -157,9 +159,31 @@ pub enum BadDocId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub u64);
 
-/// One incoming stream of a connection, numbered by the driver; never used twice within the connection.
+/// One stream of a connection, numbered as QUIC does (RFC 9000, 2.1): bit 0 is set if the accepting side opened it, bit 1
+/// if only its opener writes. Never used twice within the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(pub u64);
+
+impl StreamId {
+    /// The `index`th stream of its kind.
+    #[must_use]
+    pub const fn new(index: u64, opener: Role, bidirectional: bool) -> Self {
+        let accepted = matches!(opener, Role::Accepted) as u64;
+        Self((index << 2) | ((!bidirectional as u64) << 1) | accepted)
+    }
+
+    /// Which side of the connection opened it.
+    #[must_use]
+    pub const fn opener(self) -> Role {
+        if self.0 & 1 == 0 { Role::Dialled } else { Role::Accepted }
+    }
+
+    /// Whether both sides write on it.
+    #[must_use]
+    pub const fn is_bidirectional(self) -> bool {
+        self.0 & 2 == 0
+    }
+}
 
 /// A load that the core asked of the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -48,18 +48,20 @@ pub enum Input {
         stream: StreamId,
     },
     /// The other side stopped reading a lane, or its stream broke: what was sent on it may not have arrived. The lane's
-    /// next frame opens a new stream.
+    /// next frame opens a new stream. Of a [`Lane::Once`] it is said only if the frame could not be handed over whole: a
+    /// peer that has read what it wanted and then stops is as it should be.
     Stopped {
         /// On which connection.
         conn: ConnId,
         /// Which lane.
         lane: Lane,
     },
-    /// So many bytes of frames have left the transport's send buffer. More than were handed out is taken as all.
+    /// So many bytes of frames and replies have left the transport's send buffer, or are lost with their stream. More
+    /// than were handed out is taken as all.
     Sent {
         /// On which connection.
         conn: ConnId,
-        /// Bytes of whole frames.
+        /// Bytes of whole frames or replies.
         bytes: usize,
     },
     /// An answer of the store. Answers to unknown requests are ignored.
@@ -123,7 +125,7 @@ pub enum Output {
         /// What to tell the other side.
         code: CloseCode,
     },
-    /// Stop reading this stream.
+    /// Stop reading this stream. Its sending half, if it has one, is not touched.
     StopStream {
         /// On which connection.
         conn: ConnId,
@@ -152,6 +154,19 @@ pub enum Output {
         /// Bytes, never more in total than were received.
         bytes: usize,
     },
+    /// Write on the sending half of a bidirectional stream, behind what was written there before. Every bidirectional
+    /// stream that brought something gets a reply with `fin`, unless it is gone before; what comes behind that is to be
+    /// dropped.
+    Reply {
+        /// On which connection.
+        conn: ConnId,
+        /// On which of the streams that brought something.
+        stream: StreamId,
+        /// What to write; may be empty with `fin`.
+        bytes: Bytes,
+        /// Whether nothing follows: finish the half.
+        fin: bool,
+    },
     /// Send one whole frame on this lane, behind the lane's earlier frames.
     Send {
         /// On which connection.
@@ -163,11 +178,45 @@ pub enum Output {
     },
 }
 
+/// What two nodes speak on a connection; the transport agrees on it by ALPN.
+///
+/// A dialler offers every wire that it may speak in one handshake, and the other side takes the last of [`Self::ALL`]
+/// that it speaks too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Wire {
+    /// That of fielded peat-mesh nodes: a stream for each frame.
+    V0,
+    /// Our own: long-lived streams, one per lane.
+    V1,
+}
+
+impl Wire {
+    /// All wires, the best last.
+    pub const ALL: [Self; 2] = [Self::V0, Self::V1];
+
+    /// Its protocol name in TLS (RFC 7301).
+    #[must_use]
+    pub const fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::V0 => b"cap/automerge/1",
+            Self::V1 => b"peat/dev/0",
+        }
+    }
+
+    /// The wire of this protocol name.
+    #[must_use]
+    pub fn of_alpn(alpn: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|wire| wire.alpn() == alpn)
+    }
+}
+
 /// What a connection is like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Link {
     /// Which side dialled.
     pub role: Role,
+    /// What was agreed to be spoken.
+    pub wire: Wire,
     /// Whether frames of one lane arrive whole and in order until the stream or connection ends. Without this a frame
     /// is a datagram that may be lost, doubled or overtaken.
     pub reliable: bool,
@@ -186,18 +235,26 @@ pub enum Role {
     Accepted,
 }
 
-/// An ordered sequence of frames within a connection. A document always travels on the lane of its class.
+/// How frames travel within a connection. A document always travels on the lane of its class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Lane {
-    /// Greeting and digests; ahead of every class, and never held back by them.
+    /// Greeting and digests, on a long-lived unidirectional stream: ahead of every class, and never held back by them.
     Control,
-    /// Documents of one class.
+    /// Documents of one class, in order, on a long-lived unidirectional stream.
     Class(Class),
+    /// Documents of one class, each frame on a bidirectional stream of its own: written, finished, and the receiving half
+    /// stopped with code 0. Several are under way at once, and none waits for another. Only on [`Wire::V0`].
+    Once(Class),
+    /// Signs of life, each on a unidirectional stream of its own: written and finished. Only on [`Wire::V0`].
+    Pulse,
+    /// One bidirectional stream for the whole connection, opened by the first frame. What the other side writes on it
+    /// arrives under the stream's id, to which later words are a [`Output::Reply`]. Only on [`Wire::V0`].
+    Dialogue,
 }
 
 impl Lane {
-    /// All lanes, the most urgent first.
-    pub const ALL: [Self; 6] = [
+    /// The lanes that are one long-lived stream, the most urgent first.
+    pub const LASTING: [Self; 6] = [
         Self::Control,
         Self::Class(Class::Critical),
         Self::Class(Class::High),
@@ -206,12 +263,13 @@ impl Lane {
         Self::Class(Class::Bulk),
     ];
 
-    /// Position in [`Self::ALL`]; a transport's stream priority is the negative of it.
+    /// How many steps behind the most urgent; its position for those of [`Self::LASTING`]. A transport's stream priority
+    /// is the negative of it.
     #[must_use]
     pub const fn index(self) -> usize {
         match self {
-            Self::Control => 0,
-            Self::Class(class) => class as usize,
+            Self::Control | Self::Pulse | Self::Dialogue => 0,
+            Self::Class(class) | Self::Once(class) => class as usize,
         }
     }
 }

@@ -37,7 +37,7 @@ pub use error::EditError;
 pub use formation::{BadFormationId, BadSecret, Formation, FormationId, FormationSecret};
 pub use heads::Heads;
 pub use id::{BadDocId, Boot, ConnId, DocId, EditId, Invitation, LoadId, PeerId, Seq, StreamId};
-pub use io::{CloseCode, Event, Input, Lane, Link, Origin, Output, Refusal, Role};
+pub use io::{CloseCode, Event, Input, Lane, Link, Origin, Output, Refusal, Role, Wire};
 pub use job::{Done, Job};
 pub use node::{Listing, Node, Reason};
 pub use rng::Rng;

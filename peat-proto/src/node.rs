@@ -91,6 +91,7 @@ struct Outputs {
     events: VecDeque<Output>,
     dials: VecDeque<Output>,
     credits: VecDeque<Output>,
+    replies: VecDeque<Output>,
 }
 
 impl Node {
@@ -334,13 +335,22 @@ impl Outputs {
             &mut self.events,
             &mut self.dials,
             &mut self.credits,
+            &mut self.replies,
         ];
         queues.into_iter().find_map(VecDeque::pop_front)
     }
 
     fn is_empty(&self) -> bool {
-        let queues =
-            [&self.disconnects, &self.stops, &self.stores, &self.works, &self.events, &self.dials, &self.credits];
+        let queues = [
+            &self.disconnects,
+            &self.stops,
+            &self.stores,
+            &self.works,
+            &self.events,
+            &self.dials,
+            &self.credits,
+            &self.replies,
+        ];
         queues.into_iter().all(VecDeque::is_empty)
     }
 }

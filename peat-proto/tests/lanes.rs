@@ -11,20 +11,24 @@ use heap::{Counting, peak};
 use peat_proto::store::{Entry, StoreCommand, Stored};
 use peat_proto::wire::{BatchBuilder, Body, Delta, Entry as BatchEntry, Hello, Label, Payload, Summary, encode_frame};
 use peat_proto::{
-    Boot, CloseCode, Config, ConnId, DocId, Input, Link, Node, Now, Output, PeerId, Role, StreamId, Time, automerge,
+    Boot, CloseCode, Config, ConnId, DocId, Input, Link, Node, Now, Output, PeerId, Role, StreamId, Time, Wire,
+    automerge,
 };
 
 #[global_allocator]
 static HEAP: Counting = Counting;
 
 const CONN: ConnId = ConnId(1);
-const LANE: StreamId = StreamId(7);
+const LANE: StreamId = StreamId::new(7, Role::Dialled, false);
+const CONTROL: StreamId = StreamId::new(0, Role::Dialled, false);
 
 /// One node, and a peer that the test plays.
 struct Victim {
     node: Node,
     now: Now,
     closed: Option<CloseCode>,
+    stopped: Vec<(StreamId, CloseCode)>,
+    replies: Vec<(StreamId, Bytes, bool)>,
 }
 
 impl Victim {
@@ -35,9 +39,9 @@ impl Victim {
         let now = Now { mono: Time::ZERO, unix_ms: 1_700_000_000_000 };
         let boot = Boot { store: [1; 16], number: 1 };
         let mut node = Node::new(config, PeerId([1; 32]), boot, [1; 32], Vec::<Entry>::new(), now);
-        let link = Link { role: Role::Accepted, reliable: true, binding: [0; 32], rtt: None };
+        let link = Link { role: Role::Accepted, wire: Wire::V1, reliable: true, binding: [0; 32], rtt: None };
         node.handle(now, Input::Connected { conn: CONN, peer: PeerId([2; 32]), link });
-        let mut victim = Self { node, now, closed: None };
+        let mut victim = Self { node, now, closed: None, stopped: Vec::new(), replies: Vec::new() };
         victim.drain();
         victim
     }
@@ -45,8 +49,8 @@ impl Victim {
     /// A node over which documents flow.
     fn serving() -> Self {
         let mut victim = Self::dialled();
-        victim.feed(StreamId(0), &Hello { boot: 1, invitation: None }.frame(), false);
-        victim.feed(StreamId(0), &Summary { documents: 0, digest: [0; 32], seen: [0; 32] }.frame(), false);
+        victim.feed(CONTROL, &Hello { boot: 1, invitation: None }.frame(), false);
+        victim.feed(CONTROL, &Summary { documents: 0, digest: [0; 32], seen: [0; 32] }.frame(), false);
         assert_eq!(victim.closed, None);
         victim
     }
@@ -69,7 +73,9 @@ impl Victim {
                 }
                 Output::Store(StoreCommand::Load { .. }) => panic!("everything fits into the cache"),
                 Output::Work(job) => self.node.handle(self.now, Input::Worked(job.run())),
-                Output::StopStream { .. } | Output::Event(_) | Output::Dial { .. } | Output::Consumed { .. } => {}
+                Output::StopStream { stream, code, .. } => self.stopped.push((stream, code)),
+                Output::Reply { stream, bytes, fin, .. } => self.replies.push((stream, bytes, fin)),
+                Output::Event(_) | Output::Dial { .. } | Output::Consumed { .. } => {}
             }
         }
     }
@@ -118,7 +124,7 @@ fn a_frame_cut_at_any_byte_costs_its_stream_and_nothing_else() {
     let frame = good("notes:cut");
     let mut victim = Victim::serving();
     for cut in 1..frame.len() {
-        let stream = StreamId(100 + cut as u64);
+        let stream = StreamId::new(100 + cut as u64, Role::Dialled, false);
         victim.feed(stream, &frame.slice(..cut), true);
         assert_eq!(victim.closed, None, "cut at {cut}");
         assert!(!victim.node.contains(&DocId::new("notes:cut").expect("valid")), "cut at {cut}");
@@ -262,12 +268,22 @@ fn stalled_streams_stay_within_the_number_and_the_memory_allowed() {
     let begun = raw(b"notes:1", 0x01, 1 << 20, &[0; 4096]);
     let ((), held) = peak(|| {
         for stream in 0..1000 {
-            victim.feed(StreamId(1000 + stream), &begun, false);
+            victim.feed(StreamId::new(1000 + stream, Role::Dialled, false), &begun, false);
         }
     });
     let stats = victim.node.stats();
     assert!(held < 1 << 20, "held {held} bytes");
     assert!(stats.receive_bytes <= 16 * (4096 + 16), "{} bytes", stats.receive_bytes);
     assert!(stats.stopped >= 1000 - 16, "{} streams were stopped", stats.stopped);
+    assert_eq!(victim.closed, None);
+}
+
+#[test]
+fn a_bidirectional_stream_is_stopped_and_finished_and_harms_nobody() {
+    let mut victim = Victim::serving();
+    let stream = StreamId::new(3, Role::Dialled, true);
+    victim.feed(stream, &Bytes::from_static(b"anything"), false);
+    assert_eq!(victim.stopped, [(stream, CloseCode::Unexpected)]);
+    assert_eq!(victim.replies, [(stream, Bytes::new(), true)]);
     assert_eq!(victim.closed, None);
 }

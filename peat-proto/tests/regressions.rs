@@ -9,7 +9,9 @@ use automerge::transaction::Transactable;
 use automerge::{Author, Automerge, Change, ROOT};
 use bytes::Bytes;
 use peat_proto::wire::Delta;
-use peat_proto::{Config, ConnId, DocId, Event, Input, Invitation, Link, Output, Reason, Refusal, Role, StreamId};
+use peat_proto::{
+    Config, ConnId, DocId, Event, Input, Invitation, Link, Output, Reason, Refusal, Role, StreamId, Wire,
+};
 use world::{World, peer};
 
 fn doc() -> DocId {
@@ -56,7 +58,7 @@ fn send(world: &mut World, conn: ConnId, stream: u64, changes: &[&Change]) {
         ..Delta::default()
     };
     let bytes = delta.frame(&doc()).expect("small");
-    let stream = StreamId((1 << 40) + stream);
+    let stream = StreamId::new((1 << 40) + stream, Role::Dialled, false);
     let now = world.now;
     world.hosts[0].node.handle(now, Input::Received { conn, stream, bytes, fin: true });
 }
@@ -200,7 +202,7 @@ fn a_dial_that_finds_the_node_full_is_made_again() {
     node.handle(now, Input::Want { peer: peer(2), invitation: None });
     let dialled = std::iter::from_fn(|| node.poll()).any(|output| matches!(output, Output::Dial { .. }));
     assert!(dialled);
-    let link = Link { role: Role::Dialled, reliable: true, binding: [0; 32], rtt: None };
+    let link = Link { role: Role::Dialled, wire: Wire::V1, reliable: true, binding: [0; 32], rtt: None };
     node.handle(now, Input::Connected { conn: ConnId(999), peer: peer(2), link });
     let refused = std::iter::from_fn(|| node.poll()).any(|output| matches!(output, Output::Disconnect { .. }));
     assert!(refused);
@@ -220,7 +222,15 @@ fn a_frame_that_closes_its_connection_leaves_the_budget_true() {
     part.extend(vec![1; 500_000]);
     let now = world.now;
     let node = &mut world.hosts[0].node;
-    node.handle(now, Input::Received { conn: slow, stream: StreamId(1 << 41), bytes: part.into(), fin: false });
+    node.handle(
+        now,
+        Input::Received {
+            conn: slow,
+            stream: StreamId::new(1 << 41, Role::Dialled, false),
+            bytes: part.into(),
+            fin: false,
+        },
+    );
     let before = node.stats().receive_bytes;
     assert!(before >= 500_000);
     let mut later = vec![0, 5];
@@ -229,6 +239,14 @@ fn a_frame_that_closes_its_connection_leaves_the_budget_true() {
     later.extend(10_u32.to_be_bytes());
     later.extend([9; 10]);
     later.extend(vec![0; 400_000]);
-    node.handle(now, Input::Received { conn: bad, stream: StreamId(1 << 42), bytes: later.into(), fin: false });
+    node.handle(
+        now,
+        Input::Received {
+            conn: bad,
+            stream: StreamId::new(1 << 42, Role::Dialled, false),
+            bytes: later.into(),
+            fin: false,
+        },
+    );
     assert_eq!(node.stats().receive_bytes, before);
 }

@@ -10,9 +10,9 @@ use iroh::SecretKey;
 use iroh::endpoint::{Connection, Endpoint, presets};
 use peat_iroh::{Iroh, Options};
 use peat_node::PeerId;
-use peat_node::proto::{ConnId, Link, StreamId};
+use peat_node::proto::{ConnId, Link, StreamId, Wire};
 use peat_node::transport::bench::{Bench, Seen};
-use peat_node::transport::{ALPN, Dial, Outgoing};
+use peat_node::transport::{Dial, Outgoing};
 
 pub(crate) fn peer(seed: u8) -> PeerId {
     PeerId(*SecretKey::from_bytes(&[seed; 32]).public().as_bytes())
@@ -41,8 +41,16 @@ impl Side {
         Self::with(seed, loopback()).await
     }
 
+    pub(crate) async fn speaking(seed: u8, wires: &[Wire]) -> Self {
+        Self::bound(seed, wires, loopback()).await
+    }
+
     pub(crate) async fn with(seed: u8, options: Options) -> Self {
-        let (port, bench) = Bench::new([seed; 32]);
+        Self::bound(seed, &Wire::ALL, options).await
+    }
+
+    async fn bound(seed: u8, wires: &[Wire], options: Options) -> Self {
+        let (port, bench) = Bench::new([seed; 32], wires);
         let iroh = Iroh::bind(port, options).await.expect("loopback is there");
         let id = peer(seed);
         Self { id, iroh, bench }
@@ -122,7 +130,7 @@ pub(crate) async fn rogue(side: &Side) -> (Endpoint, Connection, Conn) {
     let id = iroh::EndpointId::from_bytes(side.id.as_bytes()).expect("a key");
     let addrs = side.iroh.addrs().iter().copied();
     let addr = addrs.fold(iroh::EndpointAddr::new(id), iroh::EndpointAddr::with_ip_addr);
-    let connection = within(endpoint.connect(addr, ALPN)).await;
+    let connection = within(endpoint.connect(addr, Wire::V1.alpn())).await;
     let connection = connection.expect("the side accepts everybody");
     let conn = side.connected().await;
     (endpoint, connection, conn)

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use peat_proto::{ConnId, Input, Lane, Link, PeerId, StreamId};
+use peat_proto::{ConnId, Input, Lane, Link, PeerId, StreamId, Wire};
 
 use super::{Dial, Hub, Outgoing, Port};
 use crate::inbox::{Message, Outlet, inbox};
@@ -22,15 +22,15 @@ pub struct Bench {
 pub enum Seen {
     /// [`Port::connected`], with the sending end of the connection's queue.
     Connected { conn: ConnId, peer: PeerId, addr: Option<SocketAddr>, link: Link, outgoing: flume::Sender<Outgoing> },
-    /// [`Wire::received`](super::Wire::received).
+    /// [`Conn::received`](super::Conn::received).
     Received { conn: ConnId, stream: StreamId, bytes: Bytes, fin: bool },
-    /// [`Wire::reset`](super::Wire::reset).
+    /// [`Conn::reset`](super::Conn::reset).
     Reset { conn: ConnId, stream: StreamId },
-    /// [`Wire::sent`](super::Wire::sent).
+    /// [`Conn::sent`](super::Conn::sent).
     Sent { conn: ConnId, bytes: usize },
-    /// [`Wire::stopped`](super::Wire::stopped).
+    /// [`Conn::stopped`](super::Conn::stopped).
     Stopped { conn: ConnId, lane: Lane },
-    /// The wire was dropped, and [`Wire::closed`](super::Wire::closed) may have been called with this before.
+    /// The `Conn` was dropped, and [`Conn::closed`](super::Conn::closed) may have been called with this before.
     Disconnected { conn: ConnId, code: Option<u32> },
     /// [`Port::dial_failed`].
     DialFailed { peer: PeerId },
@@ -39,11 +39,11 @@ pub enum Seen {
 }
 
 impl Bench {
-    /// A port with this secret key, and its other end.
+    /// A port with this secret key that offers these wires, and its other end.
     #[must_use]
-    pub fn new(secret: [u8; 32]) -> (Port, Self) {
+    pub fn new(secret: [u8; 32], wires: &[Wire]) -> (Port, Self) {
         let (inbox, outlet) = inbox();
-        let hub = Arc::new(Hub::new(inbox, secret));
+        let hub = Arc::new(Hub::new(inbox, secret, wires.to_vec()));
         let port = Port::attach(hub.clone(), "bench");
         let dials = match outlet.messages.try_recv() {
             Ok(Message::Attached { dials, .. }) => dials,

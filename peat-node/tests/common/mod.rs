@@ -8,8 +8,8 @@ use std::thread;
 use bytes::Bytes;
 use flume::Receiver;
 use peat_node::Node;
-use peat_node::proto::{Link, PeerId, Role, StreamId};
-use peat_node::transport::{Outgoing, Port, STREAM_CREDIT, Wire};
+use peat_node::proto::{Link, PeerId, Role, StreamId, Wire};
+use peat_node::transport::{Conn, Outgoing, Port, STREAM_CREDIT};
 
 /// Sizes of the pieces into which frames are cut, so that frames and pieces never agree.
 const PIECES: [usize; 5] = [1, 3, 1013, 7, 4099];
@@ -27,7 +27,7 @@ struct Shared {
 
 /// Both ends of a connection; side 0 dialled.
 struct Connection {
-    wires: [Mutex<Option<Wire>>; 2],
+    wires: [Mutex<Option<Conn>>; 2],
     credit: [Mutex<BTreeMap<StreamId, usize>>; 2],
     changed: [Condvar; 2],
     down: AtomicBool,
@@ -66,7 +66,7 @@ impl Network {
         let mut binding = [7; 32];
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);
         binding[..8].copy_from_slice(&number.to_be_bytes());
-        let link = |role| Link { role, reliable: true, binding, rtt: None };
+        let link = |role| Link { role, wire: Wire::V1, reliable: true, binding, rtt: None };
         let (near, from_near) = dialler.1.connected(listener.0, None, link(Role::Dialled));
         let (far, from_far) = listener.1.connected(dialler.0, None, link(Role::Accepted));
         let connection = Arc::new(Connection {
@@ -90,10 +90,12 @@ impl Connection {
         for outgoing in queue.iter() {
             match outgoing {
                 Outgoing::Frame { lane, frame } => {
-                    let (stream, len) = (StreamId(lane.index() as u64), frame.len());
+                    let opener = if side == 0 { Role::Dialled } else { Role::Accepted };
+                    let (stream, len) = (StreamId::new(lane.index() as u64, opener, false), frame.len());
                     self.carry(side, stream, frame);
                     self.with_wire(side, |wire| wire.sent(len));
                 }
+                Outgoing::Reply { .. } => panic!("there is no bidirectional stream"),
                 // Receive credit of this side is send credit of the other.
                 Outgoing::Credit { stream, bytes } => self.grant(1 - side, stream, bytes),
                 Outgoing::Stop { stream, .. } => self.grant(1 - side, stream, usize::MAX / 2),
@@ -139,7 +141,7 @@ impl Connection {
         true
     }
 
-    fn with_wire(&self, side: usize, f: impl FnOnce(&Wire)) {
+    fn with_wire(&self, side: usize, f: impl FnOnce(&Conn)) {
         if let Some(wire) = &*self.wires[side].lock().expect("no panic") {
             f(wire);
         }

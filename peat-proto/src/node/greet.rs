@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Node;
 use crate::id::{ConnId, Invitation, PeerId};
-use crate::io::{CloseCode, Event, Link, Output, Role};
+use crate::io::{CloseCode, Event, Link, Output, Role, Wire};
 use crate::peer::connection::{Conn, Phase};
 use crate::peer::window::Window;
 use crate::wire::Hello;
@@ -27,6 +27,11 @@ impl Node {
             }
         }
         self.wanted.connected(&peer);
+        if link.wire != Wire::V1 {
+            // Not offered, so not agreed on.
+            self.out.disconnects.push_back(Output::Disconnect { conn: id, code: CloseCode::Version });
+            return;
+        }
         let deadline = self.now.mono + self.config.hello_deadline;
         let again = (!link.reliable).then(|| self.now.mono + self.config.retry_min);
         let window = Window::new(link.rtt, self.config.window_min, self.config.window_max);

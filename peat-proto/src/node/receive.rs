@@ -17,11 +17,15 @@ impl Node {
         let len = bytes.len();
         conn.traffic.bytes_received += len as u64;
         self.stats.traffic.bytes_received += len as u64;
-        if !conn.streams.contains_key(&stream) && conn.streams.len() >= most {
-            // Its credit is not given back, so it cannot go on for long even if it ignores this.
-            let code = CloseCode::Exhausted;
+        // The credit of a stopped stream is not given back, so it cannot go on for long even if it ignores this.
+        if stream.is_bidirectional() {
             self.stats.stopped += 1;
-            return self.out.stops.push_back(Output::StopStream { conn: id, stream, code });
+            self.out.stops.push_back(Output::StopStream { conn: id, stream, code: CloseCode::Unexpected });
+            return self.out.replies.push_back(Output::Reply { conn: id, stream, bytes: Bytes::new(), fin: true });
+        }
+        if !conn.streams.contains_key(&stream) && conn.streams.len() >= most {
+            self.stats.stopped += 1;
+            return self.out.stops.push_back(Output::StopStream { conn: id, stream, code: CloseCode::Exhausted });
         }
         conn.streams.entry(stream).or_default().assembler.push(bytes);
         self.count(id, stream);
@@ -222,6 +226,8 @@ impl Node {
                 self.say_hello(id);
             }
             Lane::Control => self.greet_again(id, self.config.retry_min),
+            // V1 has no others.
+            Lane::Once(_) | Lane::Pulse | Lane::Dialogue => {}
             Lane::Class(class) => {
                 let waiting = conn.exchanges.iter().filter(|(_, exchange)| exchange.is_waiting());
                 let docs: Vec<DocId> =

@@ -9,7 +9,7 @@ use automerge::{ROOT, ReadDoc};
 use bytes::Bytes;
 use peat_proto::store::{Entry, Op, Record, StoreCommand, Stored};
 use peat_proto::{
-    Boot, Config, ConnId, DocId, Event, Input, Lane, Link, Node, Now, Output, PeerId, Role, StreamId, Time,
+    Boot, Config, ConnId, DocId, Event, Input, Lane, Link, Node, Now, Output, PeerId, Role, StreamId, Time, Wire,
 };
 
 /// A frame that crossed, as the test sees it.
@@ -75,7 +75,7 @@ impl World {
         self.next_conn += 2;
         self.ends.insert((a, here), (b, there));
         self.ends.insert((b, there), (a, here));
-        let link = |role| Link { role, reliable: true, binding: [0; 32], rtt: None };
+        let link = |role| Link { role, wire: Wire::V1, reliable: true, binding: [0; 32], rtt: None };
         let now = self.now;
         self.hosts[a].node.handle(now, Input::Connected { conn: here, peer: peer(b), link: link(Role::Dialled) });
         self.hosts[b].node.handle(now, Input::Connected { conn: there, peer: peer(a), link: link(Role::Accepted) });
@@ -124,7 +124,7 @@ impl World {
                         self.hosts[other].node.handle(self.now, Input::Disconnected { conn: there, code });
                     }
                 }
-                Output::StopStream { .. } | Output::Consumed { .. } | Output::Dial { .. } => {}
+                Output::StopStream { .. } | Output::Consumed { .. } | Output::Reply { .. } | Output::Dial { .. } => {}
             }
         }
         let node = &self.hosts[n].node;
@@ -142,7 +142,7 @@ impl World {
         self.hosts[from].node.handle(now, Input::Sent { conn, bytes: frame.len() });
         if let Some((to, there)) = self.ends.get(&(from, conn)).copied() {
             self.next_stream += 1;
-            let stream = StreamId(self.next_stream);
+            let stream = StreamId::new(self.next_stream, Role::Dialled, false);
             self.hosts[to].node.handle(now, Input::Received { conn: there, stream, bytes: frame, fin: true });
         }
     }

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use peat_proto::config::AdmitLimits;
 use peat_proto::store::{Entry, Op, Record, StoreCommand, Stored};
 use peat_proto::wire::{Delta, Hello, Label, Payload, Version, encode_frame};
-use peat_proto::{Boot, Config, ConnId, DocId, Event, Input, Link, Node, Now, Output, PeerId, Role, StreamId, Time};
+use peat_proto::{
+    Boot, Config, ConnId, DocId, Event, Input, Link, Node, Now, Output, PeerId, Role, StreamId, Time, Wire,
+};
 
 use super::seal::{sealed, with_heads};
 use super::within;
@@ -85,7 +87,7 @@ impl Host {
     }
 
     fn greet(&mut self) {
-        let link = Link { role: Role::Accepted, reliable: true, binding: [0; 32], rtt: None };
+        let link = Link { role: Role::Accepted, wire: Wire::V1, reliable: true, binding: [0; 32], rtt: None };
         self.input(Input::Connected { conn: CONN, peer: PEER, link });
         self.receive(Hello { boot: 1, invitation: None }.frame());
         assert!(self.events.iter().any(|event| matches!(event, Event::Up { .. })), "{:?}", self.events);
@@ -135,7 +137,12 @@ impl Host {
 
     fn receive(&mut self, bytes: Bytes) {
         self.streams += 1;
-        self.input(Input::Received { conn: CONN, stream: StreamId(self.streams), bytes, fin: true });
+        self.input(Input::Received {
+            conn: CONN,
+            stream: StreamId::new(self.streams, Role::Dialled, false),
+            bytes,
+            fin: true,
+        });
     }
 
     fn input(&mut self, input: Input) {
@@ -153,7 +160,10 @@ impl Host {
                     Output::Send { conn, frame, .. } => answers.push_back(Input::Sent { conn, bytes: frame.len() }),
                     Output::Event(event) => self.events.push(event),
                     Output::Disconnect { code, .. } => panic!("well-formed frames ended the connection: {code:?}"),
-                    Output::StopStream { .. } | Output::Consumed { .. } | Output::Dial { .. } => {}
+                    Output::StopStream { .. }
+                    | Output::Consumed { .. }
+                    | Output::Reply { .. }
+                    | Output::Dial { .. } => {}
                 }
             }
             let Some(answer) = answers.pop_front() else { return };

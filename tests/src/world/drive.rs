@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use peat_proto::store::{StoreCommand, StoreFault, Stored};
-use peat_proto::{ConnId, EditError, Event, Input, Lane, Link, Output, Role, StreamId};
+use peat_proto::{ConnId, EditError, Event, Input, Lane, Link, Output, Role, StreamId, Wire};
 
 use super::host::{Abort, Plan, perform};
 use super::link::{after, chance};
@@ -137,6 +137,8 @@ impl World {
                     self.heap.after(0, Happening::Credit { conn });
                 }
             }
+            // No wire of this fleet has bidirectional streams.
+            Output::Reply { .. } => self.violated(Some(member), "a reply to no question"),
             Output::Send { conn, lane, frame } => {
                 self.trace.note(now, conn.0, 20 + lane.index() as u8, &frame);
                 self.check_frame(member, conn, lane, &frame);
@@ -287,7 +289,7 @@ impl World {
         binding[..8].copy_from_slice(&here.0.to_be_bytes());
         for (conn, at, role) in [(here, from, Role::Dialled), (there, to, Role::Accepted)] {
             let other = peer(if at == from { to } else { from });
-            let link = Link { role, reliable, binding, rtt };
+            let link = Link { role, wire: Wire::V1, reliable, binding, rtt };
             if at < self.setup.nodes {
                 self.input(at, Input::Connected { conn, peer: other, link });
             } else {

@@ -50,7 +50,7 @@ impl Hostile {
 
     /// What it says now.
     pub(crate) fn act(&mut self, docs: &[DocId]) -> Vec<Word> {
-        let lane = Lane::ALL[draw(&mut self.rng, Lane::ALL.len())];
+        let lane = Lane::LASTING[draw(&mut self.rng, Lane::LASTING.len())];
         let doc = &docs[draw(&mut self.rng, docs.len())];
         match self.habit {
             Habit::Garbage => {

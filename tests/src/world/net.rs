@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use peat_proto::{ConnId, Lane, StreamId, Time};
+use peat_proto::{ConnId, Lane, Role, StreamId, Time};
 
 use super::link::{Path, Profile};
 
@@ -143,7 +143,7 @@ impl Net {
         let slot = &mut end.streams[lane.index()];
         if slot.is_none() {
             self.next_stream += 1;
-            *slot = Some(StreamId(self.next_stream));
+            *slot = Some(StreamId::new(self.next_stream, Role::Dialled, false));
         }
         *slot
     }
@@ -151,7 +151,7 @@ impl Net {
     /// A stream of its own, for a datagram.
     pub(crate) fn fresh_stream(&mut self) -> StreamId {
         self.next_stream += 1;
-        StreamId(self.next_stream)
+        StreamId::new(self.next_stream, Role::Dialled, false)
     }
 
     pub(crate) fn post(&mut self, packet: Packet) -> PacketId {
