@@ -42,4 +42,5 @@ pub use job::{Done, Job};
 pub use node::{Listing, Node, Reason};
 pub use rng::Rng;
 pub use stats::{PeerStats, Stats, Traffic};
+pub use sync::reconcile;
 pub use time::{Now, Time};

@@ -1,4 +1,5 @@
 //! What is said about documents: which differ, and how each is brought to equal heads.
 
 pub(crate) mod exchange;
+pub mod reconcile;
 pub(crate) mod survey;
