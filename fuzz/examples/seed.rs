@@ -69,8 +69,11 @@ fn control() -> io::Result<()> {
     let hello = |invitation| Hello { boot: 7, invitation }.frame();
     write("control", "hello", &hello(None)[Label::Hello.header_len()..])?;
     write("control", "hello_invited", &hello(Some(Invitation([7; 32])))[Label::Hello.header_len()..])?;
-    let summary = Summary { documents: 3, digest: [1; 32], seen: [2; 32] }.frame();
-    write("control", "summary", &summary[Label::Summary.header_len()..])
+    for (name, seen) in [("summary", None), ("summary_seen", Some([2; 32]))] {
+        let summary = Summary { documents: 3, digest: [1; 32], seen }.frame();
+        write("control", name, &summary[Label::Summary.header_len()..])?;
+    }
+    Ok(())
 }
 
 fn records() -> io::Result<()> {

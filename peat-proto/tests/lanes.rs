@@ -50,7 +50,7 @@ impl Victim {
     fn serving() -> Self {
         let mut victim = Self::dialled();
         victim.feed(CONTROL, &Hello { boot: 1, invitation: None }.frame(), false);
-        victim.feed(CONTROL, &Summary { documents: 0, digest: [0; 32], seen: [0; 32] }.frame(), false);
+        victim.feed(CONTROL, &Summary { documents: 0, digest: [0; 32], seen: None }.frame(), false);
         assert_eq!(victim.closed, None);
         victim
     }
@@ -249,7 +249,7 @@ fn limit_7_a_frame_that_is_not_complete_in_time_closes_the_connection() {
 
 #[test]
 fn auth_6_a_stranger_gets_nothing_and_may_send_nothing_but_a_greeting() {
-    for frame in [good("notes:1"), Summary { documents: 1, digest: [1; 32], seen: [0; 32] }.frame()] {
+    for frame in [good("notes:1"), Summary { documents: 1, digest: [1; 32], seen: None }.frame()] {
         let mut victim = Victim::dialled();
         victim.feed(LANE, &frame, false);
         assert!(matches!(victim.closed, Some(CloseCode::TooLarge | CloseCode::Unexpected)), "{:?}", victim.closed);

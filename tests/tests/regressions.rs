@@ -1,6 +1,6 @@
 //! Runs that once failed, each named after the bug that it holds down.
 
-use peat_tests::world::{Mix, Setup, Step, Topology, World, run, walk};
+use peat_tests::world::{Mix, Profile, Setup, Step, Topology, World, run, walk};
 
 /// New documents and edits waited for the next comparison of digests, ever more rarely made, until the two sets had been
 /// equal once: a fleet that was written to from the start took 14 s to agree on a quiet cable.
@@ -18,6 +18,18 @@ fn what_is_written_before_the_first_equality_travels_at_once() {
             assert!((1..4).all(|node| heads(node) == heads(0)), "after {n} writes, with a cache of {cache}");
         }
         assert_eq!(world.violation(), None);
+    }
+}
+
+/// "Nothing heard yet" was written as the digest of nothing. A node without documents took it for its own, believed that
+/// the other side had heard it, and left a peer that had missed its first digest in the dark for ever.
+#[test]
+fn an_empty_node_says_its_digest_again_to_a_peer_that_missed_it() {
+    for seed in 0..20 {
+        let profile = Profile { loss: 3_000, ..Profile::LAN };
+        let setup = Setup { datagram: 100, profile, ..Setup::quiet(seed, 2, 1) };
+        let verdict = run(&setup, &[Step::Advance { ms: 20 }]);
+        assert!(verdict.is_ok(), "{verdict}");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use peat_tests::world::{Habit, Profile, Setup, Step, Topology, run};
 use proptest::prelude::*;
-use proptest::test_runner::FileFailurePersistence;
+use proptest::test_runner::{FileFailurePersistence, RngSeed};
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let (node, doc, packet) = (any::<u8>, any::<u16>, any::<u16>);
@@ -71,15 +71,25 @@ fn setup() -> impl Strategy<Value = Setup> {
         })
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig {
-        // The same lists in every run, so that a red build is red for everybody. One violation outside them is known:
-        // see docs/guarantees.md.
-        rng_seed: proptest::test_runner::RngSeed::Fixed(1),
-        cases: 60,
+/// The same lists in every run, so that a red build is red for everybody. `PROPTEST_RNG_SEED` and `PROPTEST_CASES` search
+/// elsewhere.
+fn config() -> ProptestConfig {
+    let mut config = ProptestConfig {
         failure_persistence: Some(Box::new(FileFailurePersistence::Direct("proptest-regressions/worlds.txt"))),
         ..ProptestConfig::default()
-    })]
+    };
+    let is_set = |name| std::env::var_os(name).is_some();
+    if !is_set("PROPTEST_RNG_SEED") {
+        config.rng_seed = RngSeed::Fixed(1);
+    }
+    if !is_set("PROPTEST_CASES") {
+        config.cases = 60;
+    }
+    config
+}
+
+proptest! {
+    #![proptest_config(config())]
 
     #[test]
     fn no_list_of_steps_violates_anything((setup, steps) in (setup(), steps())) {

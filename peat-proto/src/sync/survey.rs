@@ -55,13 +55,13 @@ impl Survey {
     pub(crate) fn say(&mut self, documents: u64, digest: [u8; 32]) -> Summary {
         self.due = None;
         self.said = Some(digest);
-        Summary { documents, digest, seen: self.got.as_ref().map_or([0; 32], |got| got.digest) }
+        Summary { documents, digest, seen: self.got.as_ref().map(|got| got.digest) }
     }
 
     /// Takes in what the other side said; `busy` while documents are being exchanged.
     pub(crate) fn heard(&mut self, summary: Summary, ours: &[u8; 32], now: Time, busy: bool) {
         let repeated = self.got.as_ref() == Some(&summary);
-        let unseen = summary.seen != *ours;
+        let unseen = summary.seen.as_ref() != Some(ours);
         if unseen && (self.said.as_ref() != Some(ours) || repeated) {
             self.due = Some(now);
         }

@@ -66,18 +66,20 @@ impl Hello {
 
 /// What the sender offers, condensed: equal summaries mean equal document sets.
 ///
-/// `documents u64 | digest, 32 bytes | seen, 32 bytes`
+/// `documents u64 | digest, 32 bytes | seen, 32 bytes, if there is one`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
     /// How many documents the sender offers to the receiver.
     pub documents: u64,
     /// Digest of their names and heads.
     pub digest: [u8; 32],
-    /// The digest of the newest summary that the sender had from the receiver.
-    pub seen: [u8; 32],
+    /// The digest of the newest summary that the sender had from the receiver; `None` before the first. (Zeros would say
+    /// something else: they are the digest of nothing.)
+    pub seen: Option<[u8; 32]>,
 }
 
 impl Summary {
+    const UNSEEN: usize = 40;
     const LEN: usize = 72;
 
     /// Reads the payload.
@@ -86,24 +88,30 @@ impl Summary {
     /// [`ControlError`].
     pub fn decode(mut payload: Bytes) -> Result<Self, ControlError> {
         let payload = &mut payload;
-        let summary = Self {
-            documents: take_u64(payload).ok_or(ControlError::Truncated)?,
-            digest: take_array(payload).ok_or(ControlError::Truncated)?,
-            seen: take_array(payload).ok_or(ControlError::Truncated)?,
+        let documents = take_u64(payload).ok_or(ControlError::Truncated)?;
+        let digest = take_array(payload).ok_or(ControlError::Truncated)?;
+        let seen = match payload.is_empty() {
+            true => None,
+            false => Some(take_array(payload).ok_or(ControlError::Truncated)?),
         };
         expect_end(payload)?;
-        Ok(summary)
+        Ok(Self { documents, digest, seen })
     }
 
     /// The frame.
     #[must_use]
     pub fn frame(&self) -> Bytes {
-        let mut payload = [0; Self::LEN];
-        let (documents, digests) = payload.split_at_mut(8);
-        let (digest, seen) = digests.split_at_mut(32);
+        let mut unseen = [0; Self::UNSEEN];
+        let (documents, digest) = unseen.split_at_mut(8);
         documents.copy_from_slice(&self.documents.to_be_bytes());
         digest.copy_from_slice(&self.digest);
-        seen.copy_from_slice(&self.seen);
+        let Some(seen) = &self.seen else {
+            return encode_frame(Label::Summary, Payload::short(&unseen));
+        };
+        let mut payload = [0; Self::LEN];
+        let (start, end) = payload.split_at_mut(Self::UNSEEN);
+        start.copy_from_slice(&unseen);
+        end.copy_from_slice(seen);
         encode_frame(Label::Summary, Payload::short(&payload))
     }
 }
@@ -189,14 +197,18 @@ mod tests {
 
     #[test]
     fn summary_survives_the_wire_and_nothing_but_itself_is_accepted() {
-        let summary = Summary { documents: 3, digest: [1; 32], seen: [2; 32] };
-        let payload = payload(summary.frame(), MessageType::Summary);
-        assert_eq!(payload.len(), 72);
-        assert_eq!(Summary::decode(payload.clone()), Ok(summary));
-        for cut in 0..payload.len() {
-            assert_eq!(Summary::decode(payload.slice(..cut)), Err(ControlError::Truncated));
+        let summary = Summary { documents: 3, digest: [1; 32], seen: Some([2; 32]) };
+        let first = Summary { seen: None, ..summary.clone() };
+        let seen = payload(summary.frame(), MessageType::Summary);
+        let unseen = payload(first.frame(), MessageType::Summary);
+        assert_eq!((unseen.len(), seen.len()), (40, 72));
+        assert_eq!(unseen, seen[..40]);
+        assert_eq!(Summary::decode(seen.clone()), Ok(summary));
+        assert_eq!(Summary::decode(unseen), Ok(first));
+        for cut in (0..seen.len()).filter(|cut| *cut != 40) {
+            assert_eq!(Summary::decode(seen.slice(..cut)), Err(ControlError::Truncated));
         }
-        let longer = [&payload[..], &[0]].concat();
+        let longer = [&seen[..], &[0]].concat();
         assert_eq!(Summary::decode(longer.into()), Err(ControlError::Trailing { bytes: 1 }));
     }
 }

@@ -89,7 +89,7 @@ impl Hostile {
     }
 
     fn summary(&mut self) -> Bytes {
-        Summary { documents: self.rng.below(1000), digest: self.hash().0, seen: self.hash().0 }.frame()
+        Summary { documents: self.rng.below(1000), digest: self.hash().0, seen: Some(self.hash().0) }.frame()
     }
 
     /// Heads that nobody has, now for a document that exists and now for one that does not.
