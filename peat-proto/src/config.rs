@@ -4,13 +4,18 @@ use std::time::Duration;
 
 use crate::id::{Invitation, PeerId};
 use crate::policy::Table;
+use crate::policy::kin::Family;
 
 /// The one configuration value of a [`Node`](crate::Node), fixed at construction.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
-    /// Per-collection policy.
+    /// Per-collection policy at the start; [`Input::Policy`](crate::Input::Policy) changes it.
     pub policy: Table,
+    /// This node's place in a hierarchy at the start; [`Input::Family`](crate::Input::Family) changes it.
+    pub family: Family,
+    /// Deletions that are remembered, which is for ever. Default 1 M, of about 250 B each with their names.
+    pub max_markers: u64,
     /// Who may sync.
     pub admission: Admission,
     /// Bytes of loaded documents that stay in memory. Default 64 MiB: about 4,300 small documents of 15 kB each.
@@ -113,6 +118,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             policy: Table::default(),
+            family: Family::default(),
+            max_markers: 1_000_000,
             admission: Admission::default(),
             cache_bytes: 64 << 20,
             load_inline_bytes: 4 << 10,

@@ -9,24 +9,28 @@ use crate::heads::Heads;
 use crate::id::{ConnId, DocId, LoadId, PeerId};
 use crate::io::{Event, Refusal};
 use crate::job::Job;
+use crate::marker::Marker;
 use crate::policy::{Class, Table};
 use crate::stats::Stats;
 use crate::store::{Kind, Record};
 
 mod arrive;
+mod bury;
 mod cache;
 mod check;
 mod digest;
 pub(crate) mod document;
 mod edit;
 pub(crate) mod history;
+mod lifetime;
 mod load;
 mod persist;
 
 use cache::{Cache, Verdict};
 use digest::SetDigest;
-use document::{Document, Live, Phase};
+use document::{Document, Live, Offer, Phase};
 use history::Incoming;
+use lifetime::Calendar;
 use persist::Writer;
 
 /// Documents that may be on their way into memory at once, parsing included: 64 of 64 KiB are 4 MiB.
@@ -73,6 +77,8 @@ pub(crate) enum View<'a> {
     Cold(&'a Document),
     /// A later version wrote it.
     Unreadable,
+    /// It was deleted; `None` while our own marker may not leave.
+    Buried(#[expect(dead_code, reason = "no wire carries markers yet")] Option<&'a Marker>),
     Live(&'a Document, &'a Live),
 }
 
@@ -101,6 +107,13 @@ pub(crate) struct Docs {
     /// Slots of documents that never came to be.
     free_slots: Vec<u32>,
     existing: u64,
+    markers: u64,
+    most_markers: u64,
+    /// The newest Lamport time of any marker.
+    lamport: u64,
+    calendar: Calendar,
+    /// Unix milliseconds, as of the last call that took the time.
+    now_ms: u64,
     digest: SetDigest,
     attention: BTreeMap<DocId, Attention>,
     /// Documents with an inbox whose content is in memory.
@@ -132,6 +145,11 @@ impl Docs {
             classes: Default::default(),
             next_slot: 0,
             existing: 0,
+            markers: 0,
+            most_markers: config.max_markers,
+            lamport: 0,
+            calendar: Calendar::default(),
+            now_ms: 0,
             digest: SetDigest::default(),
             attention: BTreeMap::new(),
             ready: BTreeSet::new(),
@@ -153,9 +171,31 @@ impl Docs {
     /// Takes over a record of the store; at start only.
     pub(crate) fn restore(&mut self, doc: DocId, record: Record) {
         let document = Document::stored(self.draw_slot(), record);
-        self.existing += 1;
-        self.digest.insert(&doc, &document.offered);
-        self.classes[self.class(&doc).index()].insert(doc, document);
+        match document.marker() {
+            Some(marker) => {
+                self.markers += 1;
+                self.lamport = self.lamport.max(marker.lamport);
+            }
+            None => self.existing += 1,
+        }
+        self.digest.insert(&doc, document.offer());
+        self.classes[self.class(&doc).index()].insert(doc.clone(), document);
+        self.note_fate(&doc);
+    }
+
+    pub(crate) fn policy(&self) -> &Table {
+        &self.policy
+    }
+
+    /// Goes over to another policy.
+    pub(crate) fn set_policy(&mut self, policy: Table) {
+        self.policy = policy;
+        self.calendar = Calendar::default();
+        let all: Vec<_> = self.classes.iter_mut().flat_map(std::mem::take).collect();
+        for (doc, document) in all {
+            self.classes[self.class(&doc).index()].insert(doc.clone(), document);
+            self.renew(&doc);
+        }
     }
 
     pub(crate) fn class(&self, doc: &DocId) -> Class {
@@ -178,17 +218,14 @@ impl Docs {
         self.classes[class.index()].range::<DocId, _>((from, Bound::Unbounded))
     }
 
-    /// The documents whose name starts with `prefix`, class by class.
+    /// Whatever is known under names that start with `prefix`, class by class.
     pub(crate) fn with_prefix<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a DocId, &'a Document)> {
         use std::ops::Bound;
-        self.classes
-            .iter()
-            .flat_map(move |class| {
-                class
-                    .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
-                    .take_while(move |(doc, _)| doc.as_str().starts_with(prefix))
-            })
-            .filter(|(_, document)| document.exists())
+        self.classes.iter().flat_map(move |class| {
+            class
+                .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
+                .take_while(move |(doc, _)| doc.as_str().starts_with(prefix))
+        })
     }
 
     pub(crate) fn digest(&self) -> [u8; 32] {
@@ -213,10 +250,14 @@ impl Docs {
     pub(crate) fn view(&self, doc: &DocId) -> View<'_> {
         match self.get(doc) {
             None => View::Absent,
+            Some(document) if document.marker().is_some() => match document.offer() {
+                Offer::Marker(marker) => View::Buried(Some(marker)),
+                Offer::Nothing | Offer::Heads(_) => View::Buried(None),
+            },
             Some(document) if document.kind != Kind::Automerge => View::Unreadable,
             Some(document) => match &document.phase {
-                Phase::Live(live) if document.exists() => View::Live(document, live),
-                Phase::Live(_) => View::Absent,
+                Phase::Live(live) if document.is_known() => View::Live(document, live),
+                Phase::Live(_) | Phase::Buried => View::Absent,
                 // To ask for a quarantined document is to try it again.
                 Phase::Cold | Phase::Loading | Phase::Busy | Phase::Quarantined => View::Cold(document),
             },
@@ -255,6 +296,7 @@ impl Docs {
 
     pub(crate) fn gauges(&self, stats: &mut Stats) {
         stats.documents = self.existing;
+        stats.markers = self.markers;
         stats.loaded = self.cache.len() as u64;
         stats.cache_bytes = self.cache.bytes();
         stats.undurable_bytes = self.received;

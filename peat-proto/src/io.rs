@@ -7,7 +7,8 @@ use bytes::Bytes;
 use crate::heads::Heads;
 use crate::id::{ConnId, DocId, EditId, Invitation, PeerId, StreamId};
 use crate::job::{Done, Job};
-use crate::policy::Class;
+use crate::policy::kin::Family;
+use crate::policy::{Class, Table};
 use crate::store::{StoreCommand, StoreFault, Stored};
 
 /// Everything that can happen to a node. Exhaustive on purpose: a new input must be thought about by every driver.
@@ -104,6 +105,10 @@ pub enum Input {
         /// Whom.
         peer: PeerId,
     },
+    /// Puts another policy in the place of the one before. Costs time in proportion to the number of documents.
+    Policy(Box<Table>),
+    /// Puts another place in the hierarchy in the place of the one before.
+    Family(Family),
     /// Removes a peer's admission and closes its connections.
     Forget {
         /// Whom.
@@ -322,6 +327,18 @@ pub enum Event {
         /// The heads afterwards, own undurable changes included.
         heads: Heads,
     },
+    /// A document was deleted; of one that was deleted softly a change is reported instead.
+    Deleted {
+        /// Which document.
+        doc: DocId,
+        /// Who deleted it.
+        origin: Origin,
+    },
+    /// A document's time to live is over: it is neither offered nor shown any more.
+    Expired {
+        /// Which document.
+        doc: DocId,
+    },
     /// The document of [`Input::Open`] is in memory.
     Opened {
         /// Which document.
@@ -343,7 +360,7 @@ pub enum Event {
         /// Becomes durable like a local edit of this number.
         edit: EditId,
     },
-    /// All local edits of this document up to this one survive a crash.
+    /// All local edits of this document up to this one survive a crash, or are overtaken by its deletion, which does.
     Durable {
         /// Which document.
         doc: DocId,
@@ -440,4 +457,16 @@ pub enum Refusal {
     /// The node holds as much unfinished work as it may.
     #[error("the node has too much unfinished work")]
     Busy,
+    /// The document was deleted.
+    #[error("the document is deleted")]
+    Deleted,
+    /// The document's time to live is over.
+    #[error("the document's time is over")]
+    Expired,
+    /// The policy does not let this peer do that in this collection.
+    #[error("the peer may not do that in this collection")]
+    NotAllowed,
+    /// The node remembers as many deletions as it may.
+    #[error("the node remembers as many deletions as it may")]
+    Full,
 }

@@ -12,6 +12,7 @@ use crate::error::EditError;
 use crate::heads::Heads;
 use crate::id::{Boot, ConnId, DocId, EditId, PeerId};
 use crate::io::{Event, Input, Output};
+use crate::marker::Marker;
 use crate::peer::connection::Conn;
 use crate::peer::dial::Wanted;
 use crate::rng::Rng;
@@ -23,6 +24,7 @@ use crate::wire::Caps;
 mod check;
 mod greet;
 mod receive;
+mod rules;
 mod send;
 mod talk;
 mod tick;
@@ -171,6 +173,8 @@ impl Node {
             Input::Unwant { peer } => self.wanted.unwant(&peer),
             Input::DialFailed { peer } => self.wanted.failed(&peer, self.now.mono, &mut self.rng),
             Input::Forget { peer } => self.forget(peer),
+            Input::Policy(table) => self.set_policy(*table),
+            Input::Family(family) => self.set_family(family),
             Input::Timeout => {}
         }
     }
@@ -236,13 +240,24 @@ impl Node {
         self.docs.content(doc)
     }
 
-    /// Whether there is such a document.
+    /// Whether there is such a document, softly deleted ones included.
     #[must_use]
     pub fn contains(&self, doc: &DocId) -> bool {
         self.docs.get(doc).is_some_and(crate::doc::document::Document::exists)
     }
 
-    /// The documents whose name starts with `prefix`, in the order of their names.
+    /// The deleted documents whose name starts with `prefix`, in the order of their names: those with a marker, and those
+    /// that were deleted softly, without.
+    #[must_use]
+    pub fn deleted(&self, prefix: &str) -> Vec<(DocId, Option<Marker>)> {
+        let deleted = self.docs.with_prefix(prefix).filter(|(_, document)| document.is_deleted());
+        let mut found: Vec<_> = deleted.map(|(doc, document)| (doc.clone(), document.marker().cloned())).collect();
+        found.sort_by(|(a, _), (b, _)| a.cmp(b));
+        found
+    }
+
+    /// The documents whose name starts with `prefix`, in the order of their names. Deleted ones, softly too, are not among
+    /// them.
     #[must_use]
     pub fn documents(&self, prefix: &str) -> Vec<Listing> {
         let listing = |(doc, document): (&DocId, &crate::doc::document::Document)| Listing {
@@ -250,7 +265,8 @@ impl Node {
             heads: document.heads(),
             bytes: document.bytes,
         };
-        let mut found: Vec<Listing> = self.docs.with_prefix(prefix).map(listing).collect();
+        let alive = self.docs.with_prefix(prefix).filter(|(_, document)| document.exists() && !document.is_deleted());
+        let mut found: Vec<Listing> = alive.map(listing).collect();
         found.sort_by(|a, b| a.doc.cmp(&b.doc));
         found
     }
@@ -281,6 +297,7 @@ impl Node {
 
     fn advance(&mut self, now: Now) {
         self.now = Now { mono: now.mono.max(self.now.mono), unix_ms: now.unix_ms };
+        self.docs.note_time(self.now);
         self.ticked = false;
     }
 

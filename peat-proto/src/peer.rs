@@ -2,7 +2,7 @@
 
 pub(crate) mod bits;
 pub(crate) mod connection;
+pub(crate) mod deficits;
 pub(crate) mod dial;
-pub(crate) mod shares;
 pub(crate) mod streams;
 pub(crate) mod window;

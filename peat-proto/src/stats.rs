@@ -9,6 +9,8 @@ use crate::io::Role;
 pub struct Stats {
     /// Documents in the index.
     pub documents: u64,
+    /// Deleted documents that are remembered.
+    pub markers: u64,
     /// Documents in memory.
     pub loaded: u64,
     /// Estimated bytes of documents in memory.
@@ -19,6 +21,14 @@ pub struct Stats {
     pub undurable_bytes: usize,
     /// Local edits that changed something.
     pub edits: u64,
+    /// Documents that were deleted here, softly deleted ones not counted.
+    pub deletions: u64,
+    /// Markers that a peer sent and that stand now.
+    pub markers_received: u64,
+    /// Documents whose time to live was over.
+    pub lapsed: u64,
+    /// Documents removed after their time, and softly deleted ones that a marker took the place of.
+    pub collected: u64,
     /// Changes applied that a peer sent and that were new.
     pub changes_applied: u64,
     /// Changes received that were known already.
@@ -63,6 +73,10 @@ impl Stats {
     /// Takes over the counters that the documents keep.
     pub(crate) fn add_documents(&mut self, docs: &Self) {
         self.edits = docs.edits;
+        self.deletions = docs.deletions;
+        self.markers_received = docs.markers_received;
+        self.lapsed = docs.lapsed;
+        self.collected = docs.collected;
         self.changes_applied = docs.changes_applied;
         self.changes_known = docs.changes_known;
         self.refused += docs.refused;

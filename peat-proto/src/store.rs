@@ -15,15 +15,16 @@ use bytes::Bytes;
 
 use crate::heads::Heads;
 use crate::id::{DocId, LoadId, PeerId, Seq};
+use crate::marker::Marker;
 
 mod record;
-pub use record::{BadRecord, Kind, Record};
+pub use record::{BadRecord, Facts, Kind, Record};
 
 /// A task for the store.
 #[derive(Debug, Clone)]
 pub enum StoreCommand {
-    /// Read all chunks of a document, in the order in which they were appended. A document without chunks answers
-    /// [`StoreFault::Missing`].
+    /// Read all chunks of a document, in the order in which they were appended. A document without chunks, a deleted one
+    /// too, answers [`StoreFault::Missing`].
     Load {
         /// Names the answer.
         load: LoadId,
@@ -63,6 +64,18 @@ pub enum Op {
         record: Record,
         /// A saved Automerge document, or change chunks.
         chunk: Bytes,
+    },
+    /// Removes all chunks of the document, if there are any, and replaces its record, so that marker and removal are one.
+    Bury {
+        /// Which document.
+        doc: DocId,
+        /// The record as it is afterwards, of a marker; its `chunks` is 0.
+        record: Record,
+    },
+    /// Removes the record and all chunks of the document, if there are any.
+    Remove {
+        /// Which document.
+        doc: DocId,
     },
     /// Remembers that this peer may sync.
     Admit {
@@ -147,7 +160,9 @@ impl Op {
     #[must_use]
     pub fn doc(&self) -> Option<&DocId> {
         match self {
-            Self::Append { doc, .. } | Self::Replace { doc, .. } => Some(doc),
+            Self::Append { doc, .. } | Self::Replace { doc, .. } | Self::Bury { doc, .. } | Self::Remove { doc } => {
+                Some(doc)
+            }
             Self::Admit { .. } | Self::Forget { .. } => None,
         }
     }
@@ -157,7 +172,7 @@ impl Op {
     pub fn chunk_bytes(&self) -> usize {
         match self {
             Self::Append { chunk, .. } | Self::Replace { chunk, .. } => chunk.len(),
-            Self::Admit { .. } | Self::Forget { .. } => 0,
+            Self::Bury { .. } | Self::Remove { .. } | Self::Admit { .. } | Self::Forget { .. } => 0,
         }
     }
 }
@@ -166,6 +181,13 @@ impl Record {
     /// The record of an Automerge document that no other member has acknowledged.
     #[must_use]
     pub fn automerge(heads: Heads, bytes: u64, chunks: u32) -> Self {
-        Self { kind: Kind::Automerge, heads, bytes, chunks, shared: None }
+        Self { kind: Kind::Automerge, heads, bytes, chunks, shared: None, facts: Facts::default() }
+    }
+
+    /// The record of a deleted document.
+    #[must_use]
+    pub fn marker(marker: Marker, shared: Option<u64>) -> Self {
+        let kind = Kind::Marker(Box::new(marker));
+        Self { kind, heads: Heads::NONE, bytes: 0, chunks: 0, shared, facts: Facts::default() }
     }
 }

@@ -6,8 +6,8 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use peat_proto::store::{Batch, Entry, Kind, Op, Record, StoreCommand, StoreFault, Stored};
-use peat_proto::{DocId, Heads, LoadId, PeerId, Seq};
+use peat_proto::store::{Batch, Entry, Facts, Kind, Op, Record, StoreCommand, StoreFault, Stored};
+use peat_proto::{DocId, Heads, LoadId, Marker, PeerId, Seq, Spread, Text};
 
 /// A store under test.
 pub trait Subject {
@@ -39,6 +39,7 @@ pub fn run<S: Subject>(mut make: impl FnMut() -> S) {
     a_failed_batch_leaves_nothing(&mut make());
     a_batch_after_a_failed_one_is_its_own(&mut make());
     a_wrong_chunk_count_is_refused(&mut make());
+    a_buried_document_leaves_its_record_and_a_removed_one_nothing(&mut make());
     peers_are_admitted_and_forgotten(&mut make());
     entries_are_what_was_written(&mut make());
     many_documents_all_stay(&mut make());
@@ -177,6 +178,33 @@ fn a_wrong_chunk_count_is_refused(store: &mut impl Subject) {
     assert_eq!(load(store, "a:2"), Err(StoreFault::Missing));
 }
 
+fn a_buried_document_leaves_its_record_and_a_removed_one_nothing(store: &mut impl Subject) {
+    durable(
+        store,
+        vec![write(1, vec![append("a:1", 1, b"x"), append("a:2", 1, b"x"), append("a:10", 1, b"neighbour")])],
+    );
+    durable(store, vec![write(2, vec![append("a:1", 2, b"y"), append("a:2", 2, b"y")])]);
+    let load = |load, name| StoreCommand::Load { load: LoadId(load), doc: doc(name) };
+    let ops = vec![bury("a:1"), Op::Remove { doc: doc("a:2") }, bury("never:1"), Op::Remove { doc: doc("never:2") }];
+    let answers = store.run(vec![write(3, ops), load(1, "a:1"), load(2, "a:2"), load(3, "never:1")]);
+    let missing =
+        answers.iter().filter(|answer| matches!(answer, Stored::LoadFailed { fault: StoreFault::Missing, .. }));
+    assert_eq!(missing.count(), 3, "loads behind the burial find nothing: {answers:?}");
+    let marked = |name| Entry::Document { doc: doc(name), record: marker() };
+    let neighbour = Entry::Document { doc: doc("a:10"), record: record(1) };
+    let expected = sorted(vec![marked("a:1"), marked("never:1"), neighbour]);
+    assert_eq!(entries(store), expected);
+    if store.reopen() {
+        assert_eq!(entries(store), expected, "reopened");
+    }
+    // Both names can be written again, from the first chunk on.
+    durable(store, vec![write(4, vec![append("a:1", 1, b"new"), append("a:2", 1, b"new")])]);
+    assert_eq!(self::load(store, "a:1").map(|chunks| chunks.concat()), Ok(b"new".to_vec()));
+    let with_chunks = Op::Bury { doc: doc("a:10"), record: record(1) };
+    let answers = store.run(vec![write(5, vec![with_chunks])]);
+    assert!(failed(&answers, 5), "{answers:?}");
+}
+
 fn peers_are_admitted_and_forgotten(store: &mut impl Subject) {
     let admit = |n| Op::Admit { peer: peer(n) };
     let forget = |n| Op::Forget { peer: peer(n) };
@@ -203,6 +231,7 @@ fn entries_are_what_was_written(store: &mut impl Subject) {
         bytes: u64::MAX,
         chunks: 1,
         shared: Some(7),
+        facts: Facts { newest: Some(u64::MAX), deleted: true },
     };
     let foreign = Record { kind: Kind::Other(250), ..rich.clone() };
     let name = "ü:long/".to_owned() + &"x".repeat(500);
@@ -299,6 +328,17 @@ fn append(name: &str, chunks: u32, bytes: &[u8]) -> Op {
 
 fn replace(name: &str, bytes: &[u8]) -> Op {
     Op::Replace { doc: doc(name), record: record(1), chunk: Bytes::copy_from_slice(bytes) }
+}
+
+fn bury(name: &str) -> Op {
+    Op::Bury { doc: doc(name), record: marker() }
+}
+
+fn marker() -> Record {
+    let by = Text::new("somebody").expect("short");
+    let marker =
+        Marker { incarnation: 0, lamport: 1, by, at_ms: 2, reason: Text::new("why"), spread: Spread::Downward };
+    Record::marker(marker, Some(3))
 }
 
 fn write(seq: u64, ops: Vec<Op>) -> StoreCommand {

@@ -31,7 +31,8 @@ impl Store for MemoryStore {
     }
 
     fn load(&mut self, doc: &DocId) -> Result<Vec<Bytes>, StoreFault> {
-        self.documents.get(doc).map(|document| document.chunks.clone()).ok_or(StoreFault::Missing)
+        let chunks = self.documents.get(doc).map(|document| document.chunks.clone());
+        chunks.filter(|chunks| !chunks.is_empty()).ok_or(StoreFault::Missing)
     }
 
     fn apply(&mut self, batches: &[Batch]) -> Result<(), StoreFault> {
@@ -59,6 +60,11 @@ impl MemoryStore {
                     (doc, record, before.checked_add(1))
                 }
                 Op::Replace { doc, record, .. } => (doc, record, Some(1)),
+                Op::Bury { doc, record } => (doc, record, Some(0)),
+                Op::Remove { doc } => {
+                    counts.insert(doc, 0);
+                    continue;
+                }
                 Op::Admit { .. } | Op::Forget { .. } => continue,
             };
             if expected != Some(record.chunks) {
@@ -86,6 +92,13 @@ impl MemoryStore {
             Op::Replace { doc, record, chunk } => {
                 let document = Document { record: record.clone(), chunks: vec![chunk.clone()] };
                 self.documents.insert(doc.clone(), document);
+            }
+            Op::Bury { doc, record } => {
+                let document = Document { record: record.clone(), chunks: Vec::new() };
+                self.documents.insert(doc.clone(), document);
+            }
+            Op::Remove { doc } => {
+                self.documents.remove(doc);
             }
             Op::Admit { peer } => {
                 self.peers.insert(*peer);

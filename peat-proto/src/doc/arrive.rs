@@ -9,7 +9,7 @@ use super::history::{self, Incoming, Merged, Payload, Report, Source};
 use super::{Docs, Effect, persist};
 use crate::heads::Heads;
 use crate::id::DocId;
-use crate::io::{Event, Origin};
+use crate::io::{Event, Origin, Refusal};
 use crate::job::{Done, Job, Outcome, Work};
 use crate::store::StoreFault;
 
@@ -65,7 +65,7 @@ impl Docs {
     pub(crate) fn worked(&mut self, done: Done) {
         let Done { doc, outcome } = done;
         if !matches!(self.get(&doc).map(|document| &document.phase), Some(Phase::Busy)) {
-            return;
+            return self.worked_for_nothing(&doc, outcome);
         }
         if matches!(outcome, Outcome::Loaded(_)) {
             self.parsing.remove(&doc);
@@ -89,11 +89,29 @@ impl Docs {
         }
     }
 
+    /// Accounts for what a worker did with a document that was deleted meanwhile.
+    fn worked_for_nothing(&mut self, doc: &DocId, outcome: Outcome) {
+        if let Outcome::Merged(_, merged) = outcome {
+            for report in merged.reports {
+                self.answer(doc, Report { outcome: Err(Refusal::Deleted), heads: None, ..report });
+            }
+        }
+        self.start_loads();
+    }
+
     /// Puts a merged document back and tells everyone what came of it.
     pub(super) fn conclude(&mut self, doc: DocId, mut live: Box<Live>, merged: Merged) {
-        let Merged { added, bytes, reports, broken } = merged;
+        let Merged { mut added, bytes, mut reports, broken } = merged;
         if broken {
             return self.reload(doc, reports);
+        }
+        let facts = history::facts(&live.doc);
+        if !self.get(&doc).is_some_and(Document::is_known) && self.is_over(&doc, facts) {
+            *live = Live::blank(&self.actor);
+            added.clear();
+            for report in reports.iter_mut().filter(|report| report.is_fresh()) {
+                (report.outcome, report.heads) = (Err(Refusal::Expired), None);
+            }
         }
         live.memory = history::memory_of(&live.doc);
         let class = self.class(&doc).index();
@@ -126,14 +144,14 @@ impl Docs {
                 let unsaved = document.unsaved.get_or_insert_default();
                 unsaved.bytes.extend_from_slice(&bytes);
                 let free = unsaved.hold_back(added, import);
-                document.offered = before.advanced(free.iter().map(|(hash, deps)| (*hash, deps.as_slice())));
-                self.digest.remove(&doc, &before);
-                self.digest.insert(&doc, &document.offered);
                 // What is held counts, not what it was compressed to.
                 let counted: usize = reports.iter().filter(|report| report.is_fresh()).map(|report| report.size).sum();
                 let more = bytes.len().saturating_sub(counted);
                 unsaved.received += more;
                 self.received += more;
+                self.digest.remove(&doc, document.offer());
+                document.offered = before.advanced(free.iter().map(|(hash, deps)| (*hash, deps.as_slice())));
+                self.digest.insert(&doc, document.offer());
             }
             if let Some(unsaved) = &mut document.unsaved {
                 self.writer.enqueue(&doc, unsaved);
@@ -143,7 +161,10 @@ impl Docs {
         let changed = !origins.is_empty();
         let heads = document.heads();
         self.existing += u64::from(!existed && document.exists());
-        let exists = document.exists();
+        let known = document.is_known();
+        if known {
+            self.note_facts(&doc, facts);
+        }
         for report in reports {
             self.answer(&doc, report);
         }
@@ -156,7 +177,7 @@ impl Docs {
         if moved {
             self.effects.push_back(Effect::Moved { doc: doc.clone(), before, sources });
         }
-        if exists {
+        if known {
             self.become_live(doc, live);
         } else {
             self.become_live(doc.clone(), live);
@@ -171,14 +192,14 @@ impl Docs {
         }
         let Some(document) = self.get_mut(&doc) else { return };
         let unsaved = document.unsaved.as_ref().map(|unsaved| Bytes::copy_from_slice(&unsaved.bytes));
-        let (exists, stored) = (document.exists(), document.chunks > 0);
+        let (known, stored) = (document.is_known(), document.chunks > 0);
         document.phase = Phase::Cold;
         let carried = self.writer.carried(&doc);
         if !stored && carried.is_none() {
             let live = Box::new(Live::blank(&self.actor));
             self.become_live(doc.clone(), live);
         }
-        if !exists {
+        if !known {
             return self.drop_unborn(&doc);
         }
         // What a batch carries may yet fail: it comes back with the rest, and is known already if it did not.

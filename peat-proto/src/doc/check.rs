@@ -10,18 +10,20 @@ impl Docs {
     /// Checks what holds between drains.
     pub(crate) fn check(&self) -> Result<(), Violation> {
         Violation::of_node(self.effects.is_empty() && self.ready.is_empty(), "a drained node has no work left")?;
-        let (mut existing, mut live, mut slots) = (0, 0, Vec::new());
+        let (mut existing, mut markers, mut live, mut slots) = (0, 0, 0, Vec::new());
         let mut digest = SetDigest::default();
         for (doc, document) in self.classes.iter().flatten() {
             self.check_document(doc, document)?;
-            digest.insert(doc, &document.offered);
+            digest.insert(doc, document.offer());
             existing += u64::from(document.exists());
+            markers += u64::from(document.marker().is_some());
             live += usize::from(document.live().is_some());
             slots.push(document.slot);
         }
         Violation::of_node(self.writer.is_distinct(), "no document waits twice to be written")?;
         Violation::of_node(digest == self.digest, "the digest follows the documents")?;
         Violation::of_node(existing == self.existing, "existing documents are counted")?;
+        Violation::of_node(markers == self.markers, "markers are counted")?;
         Violation::of_node(live == self.cache.len(), "the cache knows every loaded document")?;
         Violation::of_node(slots.iter().all(|slot| *slot < self.next_slot), "slots are drawn")?;
         slots.sort_unstable();
@@ -60,6 +62,14 @@ impl Docs {
                 rule(awaited.any(|awaited| awaited == doc), "a loading document is asked of the store")?;
             }
             Phase::Busy => {}
+            Phase::Buried => {
+                rule(!inbox, "what arrives for a deleted document is answered")?;
+                let bare = document
+                    .unsaved
+                    .as_ref()
+                    .is_none_or(|unsaved| unsaved.bytes.is_empty() && unsaved.local.is_empty());
+                rule(bare, "nothing is left of a deleted document")?;
+            }
             Phase::Live(live) => {
                 rule(!inbox, "what arrived is merged at once")?;
                 rule(Heads::new(live.doc.get_heads()) == document.heads(), "heads are those of the content")?;
@@ -69,10 +79,13 @@ impl Docs {
             let under_way = unsaved.queued || self.writer.carried(doc).is_some();
             rule(under_way, "what is unsaved is on its way to the store")?;
             rule(unsaved.queued || unsaved.bytes.is_empty(), "unsaved bytes wait for a batch")?;
+            rule(!unsaved.own_marker || document.marker().is_some(), "only a marker is held back as one")?;
             rule(!unsaved.queued || self.writer.awaits(doc), "a queued document stands in the queue")?;
         }
         let busy = matches!(document.phase, Phase::Busy);
-        rule(document.exists() || busy || attention.is_some(), "an unborn document is waited for")
+        let buried = matches!(document.phase, Phase::Buried);
+        rule(buried == document.marker().is_some(), "a deleted document is buried")?;
+        rule(document.is_known() || busy || attention.is_some(), "an unborn document is waited for")
     }
 
     fn check_received(&self) -> Result<(), Violation> {

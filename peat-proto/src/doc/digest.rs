@@ -1,9 +1,9 @@
 //! One number for a whole set of documents.
 
-use crate::heads::Heads;
+use crate::doc::document::Offer;
 use crate::id::DocId;
 
-/// A digest of a set of (document, heads): the sum of their hashes, so that it follows every change in constant time.
+/// A digest of a set of documents with their heads or markers: the sum of their hashes, so that it follows every change in constant time.
 ///
 /// Four lanes of 64 bits, added with wrap-around. Equal sets have equal digests; sets that differ by chance collide with
 /// probability 2^-256. It judges equality between admitted members and is no defence against one who forges hashes.
@@ -11,14 +11,14 @@ use crate::id::DocId;
 pub(crate) struct SetDigest([u64; 4]);
 
 impl SetDigest {
-    pub(crate) fn insert(&mut self, doc: &DocId, heads: &Heads) {
-        for (lane, word) in self.0.iter_mut().zip(words(doc, heads)) {
+    pub(crate) fn insert(&mut self, doc: &DocId, offer: Offer<'_>) {
+        for (lane, word) in self.0.iter_mut().zip(words(doc, offer)) {
             *lane = lane.wrapping_add(word);
         }
     }
 
-    pub(crate) fn remove(&mut self, doc: &DocId, heads: &Heads) {
-        for (lane, word) in self.0.iter_mut().zip(words(doc, heads)) {
+    pub(crate) fn remove(&mut self, doc: &DocId, offer: Offer<'_>) {
+        for (lane, word) in self.0.iter_mut().zip(words(doc, offer)) {
             *lane = lane.wrapping_sub(word);
         }
     }
@@ -32,16 +32,26 @@ impl SetDigest {
     }
 }
 
-/// A document without heads does not exist and adds nothing.
-fn words(doc: &DocId, heads: &Heads) -> [u64; 4] {
-    if heads.is_empty() {
+/// What is not offered adds nothing.
+fn words(doc: &DocId, offer: Offer<'_>) -> [u64; 4] {
+    if offer == Offer::Nothing {
         return [0; 4];
     }
     let mut hasher = blake3::Hasher::new_derive_key("peat 2026 document set v1");
     hasher.update(&u64::try_from(doc.as_str().len()).unwrap_or(u64::MAX).to_be_bytes());
     hasher.update(doc.as_str().as_bytes());
-    for head in heads.as_slice() {
-        hasher.update(&head.0);
+    match offer {
+        Offer::Nothing => {}
+        Offer::Heads(heads) => {
+            for head in heads.as_slice() {
+                hasher.update(&head.0);
+            }
+        }
+        // Never as long as a whole number of heads: the length byte in front sees to it.
+        Offer::Marker(marker) => {
+            let bytes = marker.encode();
+            hasher.update(&[1]).update(blake3::hash(&bytes).as_bytes());
+        }
     }
     let hash = hasher.finalize();
     let mut words = [0; 4];
@@ -54,24 +64,26 @@ fn words(doc: &DocId, heads: &Heads) -> [u64; 4] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::heads::Heads;
     use automerge::ChangeHash;
 
     #[test]
     fn order_does_not_matter_and_removal_undoes() {
         let (a, b) = (DocId::new("a:1").expect("valid"), DocId::new("a:2").expect("valid"));
         let (x, y) = (Heads::new(vec![ChangeHash([1; 32])]), Heads::new(vec![ChangeHash([2; 32])]));
+        let (x, y) = (Offer::Heads(&x), Offer::Heads(&y));
         let (mut one, mut two) = (SetDigest::default(), SetDigest::default());
-        one.insert(&a, &x);
-        one.insert(&b, &y);
-        two.insert(&b, &y);
-        two.insert(&a, &x);
+        one.insert(&a, x);
+        one.insert(&b, y);
+        two.insert(&b, y);
+        two.insert(&a, x);
         assert_eq!(one, two);
-        two.remove(&b, &y);
-        two.insert(&b, &x);
+        two.remove(&b, y);
+        two.insert(&b, x);
         assert_ne!(one, two);
-        one.remove(&a, &x);
-        one.remove(&b, &y);
-        one.insert(&a, &Heads::NONE);
+        one.remove(&a, x);
+        one.remove(&b, y);
+        one.insert(&a, Offer::Nothing);
         assert_eq!(one, SetDigest::default());
     }
 }

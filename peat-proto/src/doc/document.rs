@@ -8,7 +8,8 @@ use bytes::Bytes;
 use crate::doc::history;
 use crate::heads::Heads;
 use crate::id::EditId;
-use crate::store::{Kind, Record};
+use crate::marker::Marker;
+use crate::store::{Facts, Kind, Record};
 
 /// What is resident of every known document: about 150 B and its name.
 #[derive(Debug)]
@@ -22,6 +23,10 @@ pub(crate) struct Document {
     pub(crate) bytes: u64,
     pub(crate) chunks: u32,
     pub(crate) shared: Option<u64>,
+    /// What the content says about its age and end; moves with the heads.
+    pub(crate) facts: Facts,
+    /// Its time is over: not offered and not shown, and soon collected.
+    pub(crate) lapsed: bool,
     pub(crate) phase: Phase,
     /// Only while something is not yet durable.
     pub(crate) unsaved: Option<Box<Unsaved>>,
@@ -41,6 +46,16 @@ pub(crate) enum Phase {
     Busy,
     /// The store could not read it; tried again when it is next asked for.
     Quarantined,
+    /// Nowhere: the document was deleted.
+    Buried,
+}
+
+/// What leaves of a document when peers compare what they have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Offer<'a> {
+    Nothing,
+    Heads(&'a Heads),
+    Marker(&'a Marker),
 }
 
 /// A document in memory.
@@ -70,6 +85,8 @@ pub(crate) struct Unsaved {
     pub(crate) queued: bool,
     /// Bytes received from peers that count against the budget until they are durable.
     pub(crate) received: usize,
+    /// The document's marker is our own and not durable: it may not leave, and what was offered before still is.
+    pub(crate) own_marker: bool,
 }
 
 /// A change that may not leave: an own one that is not durable, or one that builds on it.
@@ -78,6 +95,13 @@ pub(crate) struct LocalChange {
     pub(crate) edit: EditId,
     pub(crate) hash: ChangeHash,
     pub(crate) deps: Vec<ChangeHash>,
+}
+
+impl<'a> Offer<'a> {
+    /// These heads; nothing without any.
+    pub(crate) fn of(heads: &'a Heads) -> Self {
+        if heads.is_empty() { Self::Nothing } else { Self::Heads(heads) }
+    }
 }
 
 impl Unsaved {
@@ -143,6 +167,8 @@ impl Document {
             bytes: 0,
             chunks: 0,
             shared: None,
+            facts: Facts::default(),
+            lapsed: false,
             phase: Phase::Cold,
             unsaved: None,
         }
@@ -152,11 +178,13 @@ impl Document {
         Self {
             offered: record.heads,
             slot,
-            kind: record.kind,
             bytes: record.bytes,
             chunks: record.chunks,
             shared: record.shared,
-            phase: Phase::Cold,
+            facts: record.facts,
+            lapsed: false,
+            phase: if matches!(record.kind, Kind::Marker(_)) { Phase::Buried } else { Phase::Cold },
+            kind: record.kind,
             unsaved: None,
         }
     }
@@ -186,9 +214,37 @@ impl Document {
         if self.local().is_empty() { self.offered.clone() } else { self.offered.advanced(local) }
     }
 
-    /// Whether there is anything of it: a document exists from its first change on.
+    /// Whether there is such a document for the application: from its first change on, and until its time is over.
     pub(crate) fn exists(&self) -> bool {
-        !self.offered.is_empty() || !self.local().is_empty() || self.chunks > 0
+        !self.lapsed && self.marker().is_none() && self.is_known()
+    }
+
+    /// Whether anything is known of it: content, or that it was deleted.
+    pub(crate) fn is_known(&self) -> bool {
+        !self.offered.is_empty() || !self.local().is_empty() || self.chunks > 0 || self.marker().is_some()
+    }
+
+    /// Whether it was deleted, softly or not.
+    pub(crate) fn is_deleted(&self) -> bool {
+        self.marker().is_some() || (self.facts.deleted && !self.lapsed)
+    }
+
+    /// What stands in its place since it was deleted.
+    pub(crate) fn marker(&self) -> Option<&Marker> {
+        match &self.kind {
+            Kind::Marker(marker) => Some(marker),
+            Kind::Automerge | Kind::Other(_) => None,
+        }
+    }
+
+    /// What peers may know of it.
+    pub(crate) fn offer(&self) -> Offer<'_> {
+        let held = self.unsaved.as_ref().is_some_and(|unsaved| unsaved.own_marker);
+        match self.marker() {
+            Some(marker) if !held => Offer::Marker(marker),
+            _ if self.lapsed => Offer::Nothing,
+            _ => Offer::of(&self.offered),
+        }
     }
 
     /// Whether its memory may be given up.

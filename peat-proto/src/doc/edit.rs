@@ -29,12 +29,13 @@ impl Docs {
         let mut fresh = None;
         let live = match self.classes[class].get_mut(doc) {
             None => fresh.insert(Live::blank(&actor)),
+            Some(document) if document.marker().is_some() => return Err(EditError::Deleted),
             Some(document) if document.kind != Kind::Automerge => return Err(EditError::Unreadable),
             Some(document) => match &mut document.phase {
                 Phase::Live(live) => live.as_mut(),
                 Phase::Busy => return Err(EditError::Busy),
                 Phase::Cold | Phase::Loading => return Err(EditError::NotLoaded),
-                Phase::Quarantined => return Err(EditError::Unreadable),
+                Phase::Quarantined | Phase::Buried => return Err(EditError::Unreadable),
             },
         };
         let before = live.doc.get_heads();
@@ -54,6 +55,7 @@ impl Docs {
             return Err(EditError::TooLarge);
         }
         live.memory = live.memory.saturating_add(100 + change.raw_bytes().len());
+        let facts = history::facts(&live.doc);
         self.next_edit += 1;
         let edit = EditId(self.next_edit);
         self.stats.edits += 1;
@@ -68,10 +70,11 @@ impl Docs {
             unsaved.local.push(LocalChange { edit, hash, deps });
             unsaved.edit = Some(edit);
             self.writer.enqueue(doc, unsaved);
-            self.existing += u64::from(!existed);
+            self.existing += u64::from(!existed && document.exists());
             let heads = document.heads();
             self.effects.push_back(Effect::Event(Event::Changed { doc: doc.clone(), origin: Origin::Local, heads }));
         }
+        self.note_facts(doc, facts);
         self.touch(doc);
         Ok(value)
     }
@@ -94,6 +97,7 @@ impl Docs {
     /// Queues changes for a document; the outcome comes as `Effect::Answered` or `Event::Imported`.
     pub(crate) fn deliver(&mut self, doc: &DocId, incoming: Incoming) -> Result<(), Refusal> {
         match self.get(doc) {
+            Some(document) if document.marker().is_some() => return Err(Refusal::Deleted),
             Some(document) if document.kind != Kind::Automerge => return Err(Refusal::Foreign),
             // Datagrams know no credit, and every new connection brings its own.
             _ if self.received > self.most_received && matches!(incoming.source, Source::Peer(..)) => {
@@ -122,7 +126,7 @@ impl Docs {
         if self.attention.get(doc).is_some_and(|attention| attention.opens == 0 && attention.inbox.is_empty()) {
             self.attention.remove(doc);
         }
-        let stays = |document: &Document| document.exists() || matches!(document.phase, Phase::Busy);
+        let stays = |document: &Document| document.is_known() || matches!(document.phase, Phase::Busy);
         if self.attention.contains_key(doc) || self.get(doc).is_none_or(stays) {
             return;
         }

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use automerge::{ActorId, Automerge, Change, ChangeHash, LoadOptions, ReadDoc, TextEncoding};
+use automerge::{ActorId, Automerge, Change, ChangeHash, LoadOptions, ROOT, ReadDoc, TextEncoding};
 use bytes::Bytes;
 
 use crate::admit::admit;
@@ -13,7 +13,7 @@ use crate::config::AdmitLimits;
 use crate::heads::Heads;
 use crate::id::{ConnId, EditId, PeerId};
 use crate::io::Refusal;
-use crate::store::Record;
+use crate::store::{Facts, Record};
 
 /// Changes for one document, and where they came from.
 #[derive(Debug)]
@@ -103,6 +103,19 @@ pub(crate) fn rolled_back(doc: &Automerge, heads: &[ChangeHash], actor: &ActorId
     let mut fork = doc.fork_at(heads).ok()?;
     fork.set_actor(actor.clone());
     Some(fork)
+}
+
+/// What the content says about its age and end.
+pub(crate) fn facts(doc: &Automerge) -> Facts {
+    let times =
+        doc.get_heads().into_iter().filter_map(|head| doc.get_change_meta_by_hash(&head)).map(|meta| meta.timestamp);
+    // A time before 1970 is none that an author with a clock writes.
+    let newest = times.max().map(|time| u64::try_from(time).unwrap_or_default());
+    let deleted = match doc.get(ROOT, Facts::DELETED) {
+        Ok(Some((value, _))) => value.as_bool().unwrap_or_default(),
+        Ok(None) | Err(_) => false,
+    };
+    Facts { newest, deleted }
 }
 
 /// Whether the history contains this change.

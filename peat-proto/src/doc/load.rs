@@ -40,7 +40,7 @@ impl Docs {
     }
 
     pub(crate) fn open(&mut self, doc: &DocId) {
-        if self.get(doc).is_some_and(|document| document.kind != Kind::Automerge) {
+        if self.get(doc).is_some_and(|document| matches!(document.kind, Kind::Other(_))) {
             self.effects.push_back(Effect::Event(Event::OpenFailed { doc: doc.clone(), fault: StoreFault::Damaged }));
             return;
         }
@@ -48,7 +48,7 @@ impl Docs {
         attention.opens += 1;
         attention.opening = true;
         match self.get(doc).map(|document| &document.phase) {
-            None | Some(Phase::Live(_)) => self.announce_open(doc),
+            None | Some(Phase::Live(_) | Phase::Buried) => self.announce_open(doc),
             Some(_) => self.fetch(doc),
         }
     }
@@ -65,6 +65,10 @@ impl Docs {
 
     pub(crate) fn loaded(&mut self, load: LoadId, chunks: Vec<Bytes>) {
         let Some(doc) = self.loads.remove(&load) else { return };
+        if !matches!(self.get(&doc).map(|document| &document.phase), Some(Phase::Loading)) {
+            // It was deleted meanwhile.
+            return self.start_loads();
+        }
         let size: u64 = chunks.iter().map(|chunk| chunk.len() as u64).sum();
         if size > self.load_inline {
             if let Some(document) = self.get_mut(&doc) {
@@ -87,7 +91,9 @@ impl Docs {
         let Some(doc) = self.loads.remove(&load) else { return };
         self.stats.store_faults += 1;
         self.start_loads();
-        self.quarantine(doc, fault);
+        if matches!(self.get(&doc).map(|document| &document.phase), Some(Phase::Loading)) {
+            self.quarantine(doc, fault);
+        }
     }
 
     /// Makes sure that content comes into memory, and is worked on once it is there.
@@ -101,7 +107,7 @@ impl Docs {
             Some(Phase::Live(_)) => {
                 self.ready.insert(doc.clone());
             }
-            Some(Phase::Loading | Phase::Busy) | None => {}
+            Some(Phase::Loading | Phase::Busy | Phase::Buried) | None => {}
         }
     }
 

@@ -22,7 +22,8 @@ const MAX_CHUNKS: u32 = 64;
 #[derive(Debug)]
 pub(crate) struct Writer {
     queue: VecDeque<DocId>,
-    peers: Vec<Op>,
+    /// Operations that concern no content; they go first.
+    others: Vec<Op>,
     last: u64,
     state: State,
     /// Set by a failed batch, cleared by a durable one; with the number of failures in a row.
@@ -45,7 +46,7 @@ enum State {
 struct Flight {
     seq: Seq,
     docs: Vec<Carried>,
-    peers: Vec<Op>,
+    others: Vec<Op>,
 }
 
 /// One document of a batch.
@@ -64,7 +65,7 @@ impl Writer {
     pub(crate) fn new(retry_min: Duration, retry_max: Duration) -> Self {
         Self {
             queue: VecDeque::new(),
-            peers: Vec::new(),
+            others: Vec::new(),
             last: 0,
             state: State::Idle,
             trouble: None,
@@ -78,6 +79,11 @@ impl Writer {
         if !std::mem::replace(&mut unsaved.queued, true) {
             self.queue.push_back(doc.clone());
         }
+    }
+
+    /// Has an operation run that concerns no content, with the next batch and before what is enqueued.
+    pub(crate) fn run(&mut self, op: Op) {
+        self.others.push(op);
     }
 
     /// Whether edits are refused, because the store failed and has not recovered.
@@ -130,18 +136,18 @@ impl Docs {
     pub(crate) fn admit_peer(&mut self, peer: PeerId) {
         let is_known = |op: &Op| matches!(op, Op::Admit { peer: known } if *known == peer);
         let under_way = match &self.writer.state {
-            State::Writing(flight) => flight.peers.iter().any(is_known),
+            State::Writing(flight) => flight.others.iter().any(is_known),
             State::Idle | State::Failed { .. } => false,
         };
-        if !under_way && !self.writer.peers.iter().any(is_known) {
-            self.writer.peers.push(Op::Admit { peer });
+        if !under_way && !self.writer.others.iter().any(is_known) {
+            self.writer.others.push(Op::Admit { peer });
         }
     }
 
     /// Writes down that a peer may not sync any more, whatever was about to be written.
     pub(crate) fn forget_peer(&mut self, peer: PeerId) {
-        self.writer.peers.retain(|op| !matches!(op, Op::Admit { peer: known } if *known == peer));
-        self.writer.peers.push(Op::Forget { peer });
+        self.writer.others.retain(|op| !matches!(op, Op::Admit { peer: known } if *known == peer));
+        self.writer.others.push(Op::Forget { peer });
     }
 
     /// The next batch, if one is due and none is under way.
@@ -151,13 +157,13 @@ impl Docs {
             State::Failed { until } if *until <= now => {}
             State::Writing(_) | State::Failed { .. } => return None,
         }
-        if self.writer.queue.is_empty() && self.writer.peers.is_empty() {
+        if self.writer.queue.is_empty() && self.writer.others.is_empty() {
             return None;
         }
         self.writer.last += 1;
         let seq = Seq(self.writer.last);
-        let peers = std::mem::take(&mut self.writer.peers);
-        let mut ops = peers.clone();
+        let others = std::mem::take(&mut self.writer.others);
+        let mut ops = others.clone();
         let mut docs = Vec::new();
         let mut size = 0;
         while size < BATCH_BYTES {
@@ -175,7 +181,7 @@ impl Docs {
             return None;
         }
         self.stats.batches += 1;
-        self.writer.state = State::Writing(Flight { seq, docs, peers });
+        self.writer.state = State::Writing(Flight { seq, docs, others });
         Some(Batch { seq, ops })
     }
 
@@ -183,8 +189,16 @@ impl Docs {
         let class = self.class(doc).index();
         let document = self.classes[class].get_mut(doc)?;
         let heads = document.heads();
+        let marker = document.marker().cloned();
         let unsaved = document.unsaved.as_mut()?;
         unsaved.queued = false;
+        if let Some(marker) = marker {
+            let (edit, received) = (unsaved.edit, std::mem::take(&mut unsaved.received));
+            let record = Record::marker(marker, document.shared);
+            let (doc, unsaved) = (doc.clone(), Bytes::new());
+            let carried = Carried { doc: doc.clone(), unsaved, edit, received, record: record.clone(), replaced: true };
+            return Some((carried, Op::Bury { doc, record }));
+        }
         let bytes = Bytes::from(std::mem::take(&mut unsaved.bytes));
         let (edit, received) = (unsaved.edit, std::mem::take(&mut unsaved.received));
         let total = document.bytes + bytes.len() as u64;
@@ -220,7 +234,8 @@ impl Docs {
         }
         let (stored, chunks) =
             if replaced { (chunk.len() as u64, 1) } else { (total, document.chunks.saturating_add(1)) };
-        let record = Record { kind: document.kind, heads, bytes: stored, chunks, shared: document.shared };
+        let (kind, shared, facts) = (document.kind.clone(), document.shared, document.facts);
+        let record = Record { kind, heads, bytes: stored, chunks, shared, facts };
         let carried = Carried { doc: doc.clone(), unsaved: bytes, edit, received, record: record.clone(), replaced };
         let doc = doc.clone();
         let op = if replaced { Op::Replace { doc, record, chunk } } else { Op::Append { doc, record, chunk } };
@@ -234,12 +249,12 @@ impl Docs {
             return;
         }
         let docs = std::mem::take(&mut flight.docs);
-        let peers = std::mem::take(&mut flight.peers);
+        let others = std::mem::take(&mut flight.others);
         self.writer.state = State::Idle;
         self.writer.trouble = None;
-        for op in peers {
+        for op in others {
             let forgotten =
-                |peer| self.writer.peers.iter().any(|op| matches!(op, Op::Forget { peer: gone } if *gone == peer));
+                |peer| self.writer.others.iter().any(|op| matches!(op, Op::Forget { peer: gone } if *gone == peer));
             if let Op::Admit { peer } = op
                 && !forgotten(peer)
             {
@@ -257,6 +272,17 @@ impl Docs {
         let class = self.class(&doc).index();
         let Some(document) = self.classes[class].get_mut(&doc) else { return };
         (document.bytes, document.chunks) = (record.bytes, record.chunks);
+        if document.marker().is_some() {
+            // What it had before does not matter any more; of several markers the last one counts.
+            let done = document.unsaved.as_ref().is_some_and(|unsaved| !unsaved.queued);
+            if done {
+                self.release_marker(&doc);
+            }
+            if let Some(edit) = edit {
+                self.effects.push_back(Effect::Event(Event::Durable { doc, edit }));
+            }
+            return;
+        }
         if replaced && let Some(live) = document.live_mut() {
             live.compact = record.bytes;
         }
@@ -273,9 +299,9 @@ impl Docs {
         }
         if !freed.is_empty() {
             let before = document.offered.clone();
+            self.digest.remove(&doc, document.offer());
             document.offered = before.advanced(freed.iter().map(|change| (change.hash, change.deps.as_slice())));
-            self.digest.remove(&doc, &before);
-            self.digest.insert(&doc, &document.offered);
+            self.digest.insert(&doc, document.offer());
             self.effects.push_back(Effect::Moved { doc: doc.clone(), before, sources: Vec::new() });
         }
         if let Some(edit) = edit {
@@ -291,19 +317,22 @@ impl Docs {
         }
         self.stats.store_faults += 1;
         let docs = std::mem::take(&mut flight.docs);
-        let mut peers = std::mem::take(&mut flight.peers);
+        let mut others = std::mem::take(&mut flight.others);
         let tries = self.writer.trouble.map_or(0, |(_, tries)| tries).saturating_add(1);
         let wait = self.writer.retry_min.saturating_mul(1 << (tries - 1).min(16)).min(self.writer.retry_max);
         self.writer.state = State::Failed { until: now + wait };
         self.writer.trouble = Some((fault, tries));
-        peers.append(&mut self.writer.peers);
-        self.writer.peers = peers;
+        others.append(&mut self.writer.others);
+        self.writer.others = others;
         for carried in docs.into_iter().rev() {
             let Carried { doc, unsaved: bytes, edit, received, .. } = carried;
             let class = self.class(&doc).index();
             let Some(document) = self.classes[class].get_mut(&doc) else { continue };
+            let deleted = document.marker().is_some();
             let unsaved = document.unsaved.get_or_insert_default();
-            unsaved.bytes.splice(0..0, bytes);
+            if !deleted {
+                unsaved.bytes.splice(0..0, bytes);
+            }
             unsaved.edit = unsaved.edit.max(edit);
             unsaved.received += received;
             if !std::mem::replace(&mut unsaved.queued, true) {
@@ -317,7 +346,7 @@ impl Docs {
 
     /// Whether nothing waits to be written.
     pub(crate) fn is_saved(&self) -> bool {
-        matches!(self.writer.state, State::Idle) && self.writer.queue.is_empty() && self.writer.peers.is_empty()
+        matches!(self.writer.state, State::Idle) && self.writer.queue.is_empty() && self.writer.others.is_empty()
     }
 }
 

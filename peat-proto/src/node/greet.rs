@@ -36,6 +36,7 @@ impl Node {
         let again = (!link.reliable).then(|| self.now.mono + self.config.retry_min);
         let window = Window::new(link.rtt, self.config.window_min, self.config.window_max);
         let mut conn = Conn::new(id, peer, link, Phase::Greeting { deadline, again }, window);
+        conn.kin = self.kin(&peer);
         conn.control.push_back(self.hello(&conn).frame());
         self.conns.insert(id, conn);
     }

@@ -5,10 +5,13 @@ use std::ops::Bound;
 use bytes::Bytes;
 
 use super::Node;
+use crate::doc::View;
+use crate::doc::document::Offer;
 use crate::id::{ConnId, DocId};
 use crate::io::{Lane, Output};
 use crate::peer::connection::CONTROL_BYTES;
 use crate::policy::Class;
+use crate::policy::kin::sends;
 use crate::sync::exchange::{Exchange, Message, Step, statement};
 use crate::wire::{Batch, BatchBuilder, Body, Entry, Label, Payload, encode_frame};
 
@@ -69,11 +72,11 @@ impl Node {
         loop {
             let most = self.push_ahead();
             let conn = self.conns.get_mut(&id)?;
-            let class = conn.shares.pick(|class| conn.has_work(class, most))?;
+            let class = conn.deficits.pick(|class| conn.has_work(class, most))?;
             if let Some((frame, data)) = self.class_frame(id, class) {
                 let conn = self.conns.get_mut(&id)?;
                 let waits: Vec<Class> = Class::ALL.into_iter().filter(|class| conn.has_work(*class, most)).collect();
-                conn.shares.charge(class, frame.len(), |class| waits.contains(&class));
+                conn.deficits.charge(&self.docs.policy().shares(), class, frame.len(), |class| waits.contains(&class));
                 return Some((Lane::Class(class), frame, data));
             }
         }
@@ -127,8 +130,9 @@ impl Node {
     /// What one exchange says now, if anything.
     fn speak(&mut self, id: ConnId, class: Class, doc: &DocId, target: usize) -> Option<(Body, bool)> {
         let snapshot_bytes = self.config.max_snapshot;
+        let sends = self.may_send(id, doc);
         let conn = self.conns.get_mut(&id)?;
-        let view = self.docs.view(doc);
+        let view = if sends { self.docs.view(doc) } else { View::Unreadable };
         let step = conn.exchanges.get_mut(doc)?.step(&view, target, snapshot_bytes);
         match step {
             Step::Settled => {
@@ -206,8 +210,9 @@ impl Node {
                 };
                 steps += 1;
                 listing.advance(class, doc.clone());
-                if document.offered.is_empty() || conn.equal.contains(document.slot) || conn.exchanges.contains_key(doc)
-                {
+                let sent = matches!(document.offer(), Offer::Heads(_))
+                    && sends(self.docs.policy().of(doc).direction, conn.kin);
+                if !sent || conn.equal.contains(document.slot) || conn.exchanges.contains_key(doc) {
                     continue;
                 }
                 if listing.push {

@@ -7,6 +7,7 @@ use crate::doc::history::{Incoming, Payload, Source};
 use crate::heads::Heads;
 use crate::id::{ConnId, DocId};
 use crate::io::{Event, Refusal};
+use crate::policy::kin::sends;
 use crate::sync::exchange::Exchange;
 use crate::wire::{Delta, Summary};
 
@@ -15,6 +16,7 @@ impl Node {
     pub(super) fn heard(&mut self, id: ConnId, doc: &DocId, delta: Delta) {
         let class = self.docs.class(doc);
         let most = self.config.max_exchanges;
+        let allowed = self.may_take(id, &self.docs.policy().of(doc));
         let document = self.docs.get(doc);
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let is_news = !delta.changes.is_empty() || !delta.have.is_empty();
@@ -48,7 +50,7 @@ impl Node {
         if delta.changes.is_empty() {
             conn.enqueue(class, doc);
         } else if let Err(reason) =
-            self.docs.deliver(doc, Incoming { source, payload: Payload::Changes(delta.changes) })
+            allowed.and_then(|()| self.docs.deliver(doc, Incoming { source, payload: Payload::Changes(delta.changes) }))
         {
             self.turned_away(id, doc, reason);
         }
@@ -64,7 +66,10 @@ impl Node {
         }
         let _ = conn.exchange(doc, most, Exchange::unknown);
         let source = Source::Peer(id, conn.peer);
-        if let Err(reason) = self.docs.deliver(doc, Incoming { source, payload: Payload::Saved(bytes) }) {
+        let allowed = self.may_take(id, &self.docs.policy().of(doc));
+        let delivered =
+            allowed.and_then(|()| self.docs.deliver(doc, Incoming { source, payload: Payload::Saved(bytes) }));
+        if let Err(reason) = delivered {
             self.turned_away(id, doc, reason);
         }
     }
@@ -117,7 +122,11 @@ impl Node {
         let class = self.docs.class(doc);
         let Some(slot) = self.docs.get(doc).map(|document| document.slot) else { return };
         let most = self.config.max_exchanges;
+        let direction = self.docs.policy().of(doc).direction;
         for conn in self.conns.values_mut() {
+            if !sends(direction, conn.kin) {
+                continue;
+            }
             if !conn.is_serving() {
                 // The other side may serve already, and have said that both are equal.
                 conn.equal.remove(slot);

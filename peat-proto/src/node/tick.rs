@@ -27,6 +27,8 @@ pub enum Reason {
     Dial,
     /// A failed write that is tried again.
     Write,
+    /// A document whose time is over.
+    Age,
 }
 
 impl Node {
@@ -43,6 +45,7 @@ impl Node {
             self.wanted.deadline().map(|time| (time, Reason::Dial)),
             self.docs.write_deadline().map(|time| (time, Reason::Write)),
         );
+        let own = earlier(own, self.docs.age_deadline(self.now).map(|time| (time, Reason::Age)));
         self.conns.values().fold(own, |first, conn| earlier(first, self.deadline_of(conn)))
     }
 
@@ -67,6 +70,7 @@ impl Node {
     /// Does what has become due.
     pub(super) fn tick(&mut self) {
         self.release_credit();
+        self.docs.age();
         let now = self.now.mono;
         while let Some(peer) = self.wanted.next_due(now) {
             self.out.dials.push_back(Output::Dial { peer });

@@ -8,10 +8,11 @@ use crate::heads::Heads;
 use crate::id::{ConnId, DocId, PeerId, StreamId};
 use crate::io::Link;
 use crate::peer::bits::Bits;
-use crate::peer::shares::Shares;
+use crate::peer::deficits::Deficits;
 use crate::peer::streams::Stream;
 use crate::peer::window::Window;
 use crate::policy::Class;
+use crate::policy::kin::Kin;
 use crate::stats::{PeerStats, Traffic};
 use crate::sync::exchange::Exchange;
 use crate::sync::survey::Survey;
@@ -25,6 +26,8 @@ pub(crate) struct Conn {
     pub(crate) id: ConnId,
     pub(crate) peer: PeerId,
     pub(crate) link: Link,
+    /// What the other side is in our hierarchy; `None` where there is none.
+    pub(crate) kin: Option<Kin>,
     pub(crate) phase: Phase,
     /// The other side's boot, once it has said it.
     pub(crate) boot: Option<u64>,
@@ -32,7 +35,7 @@ pub(crate) struct Conn {
     /// Receive credit that is held back while too much is not durable.
     pub(crate) held: BTreeMap<StreamId, usize>,
     pub(crate) window: Window,
-    pub(crate) shares: Shares,
+    pub(crate) deficits: Deficits,
     /// Control frames that wait; a handful.
     pub(crate) control: VecDeque<Bytes>,
     /// Frames that were made and did not fit behind their predecessors; each goes when its class is next.
@@ -67,12 +70,13 @@ impl Conn {
             id,
             peer,
             link,
+            kin: None,
             phase,
             boot: None,
             streams: BTreeMap::new(),
             held: BTreeMap::new(),
             window,
-            shares: Shares::default(),
+            deficits: Deficits::default(),
             control: VecDeque::new(),
             overhang: BTreeMap::new(),
             equal: Bits::default(),
@@ -116,6 +120,14 @@ impl Conn {
             exchange.queued = None;
         }
         Some(doc)
+    }
+
+    /// Puts what waits into the queues of the classes that documents have now.
+    pub(crate) fn reclass(&mut self, class: impl Fn(&DocId) -> Class) {
+        let waiting = std::mem::take(&mut self.queues);
+        for (age, doc) in waiting.into_iter().flatten() {
+            self.queues[class(&doc).index()].insert(age, doc);
+        }
     }
 
     /// Whether something of this class can be said.

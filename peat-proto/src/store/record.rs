@@ -3,16 +3,18 @@
 use automerge::ChangeHash;
 
 use crate::heads::Heads;
+use crate::marker::Marker;
 
-/// What the index keeps of a stored document; about 80 bytes on disk.
+/// What the index keeps of a stored document; about 90 bytes on disk.
 ///
-/// Layout, integers big-endian: version `1`, kind, flags (bit 0: a fence follows), chunks `u32`, bytes `u64`,
-/// fence `u64` if flagged, head count `u16`, then 32 bytes per head in ascending order.
+/// Layout, integers big-endian: version `1`, kind, flags (1: a fence follows; 2: a time follows; 4: deleted softly), chunks
+/// `u32`, bytes `u64`, fence `u64` and time `u64` if flagged, head count `u16`, 32 bytes per head in ascending order; behind
+/// them, of a marker, its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// What the chunks are.
     pub kind: Kind,
-    /// The frontier of the stored history.
+    /// The frontier of the stored history; none of a marker.
     pub heads: Heads,
     /// Bytes of all chunks together.
     pub bytes: u64,
@@ -21,14 +23,32 @@ pub struct Record {
     /// The last fence at which another member acknowledged the document. Reserved for deletion with proof; carried
     /// through unchanged.
     pub shared: Option<u64>,
+    /// What the content says about its own age and end.
+    pub facts: Facts,
+}
+
+/// What a document's content says about itself that decides how long it lives. The same for the same heads, everywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Facts {
+    /// Time of the newest of its heads, in Unix seconds as their authors wrote it; `None` while it has not been looked at.
+    pub newest: Option<u64>,
+    /// Whether its root says `_deleted`.
+    pub deleted: bool,
+}
+
+impl Facts {
+    /// The field of the root that says, if it is true, that a document was deleted softly.
+    pub const DELETED: &'static str = "_deleted";
 }
 
 /// What the chunks of a document are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// Automerge bytes: a saved document and change chunks after it.
     Automerge,
-    /// Written by a later version: kept, never read as a document, never overwritten. Never 1.
+    /// Nothing: the document was deleted.
+    Marker(Box<Marker>),
+    /// Written by a later version: kept, never read as a document, never overwritten. Never 1 or 3.
     Other(u8),
 }
 
@@ -54,11 +74,18 @@ pub enum BadRecord {
     /// More heads than a record can hold.
     #[error("the record has more than {} heads", Record::MAX_HEADS)]
     Heads,
+    /// What follows is not a marker.
+    #[error("the record's marker is damaged")]
+    Marker,
 }
 
 const VERSION: u8 = 1;
 const AUTOMERGE: u8 = 1;
+const MARKER: u8 = 3;
+
 const FENCED: u8 = 1;
+const TIMED: u8 = 2;
+const DELETED: u8 = 4;
 
 impl Record {
     /// Most heads that a record can hold: 1,024 x 32 B = 32 KiB. Admission refuses changes that would leave more.
@@ -71,19 +98,28 @@ impl Record {
         let heads = heads.get(..Self::MAX_HEADS).unwrap_or(heads);
         let mut out = Vec::with_capacity(25 + 32 * heads.len());
         out.push(VERSION);
-        out.push(match self.kind {
+        out.push(match &self.kind {
             Kind::Automerge => AUTOMERGE,
-            Kind::Other(kind) => kind,
+            Kind::Marker(_) => MARKER,
+            Kind::Other(kind) => *kind,
         });
-        out.push(if self.shared.is_some() { FENCED } else { 0 });
+        let flag = |set, flag| if set { flag } else { 0 };
+        out.push(
+            flag(self.shared.is_some(), FENCED)
+                | flag(self.facts.newest.is_some(), TIMED)
+                | flag(self.facts.deleted, DELETED),
+        );
         out.extend(self.chunks.to_be_bytes());
         out.extend(self.bytes.to_be_bytes());
-        if let Some(fence) = self.shared {
-            out.extend(fence.to_be_bytes());
+        for number in [self.shared, self.facts.newest].into_iter().flatten() {
+            out.extend(number.to_be_bytes());
         }
         out.extend(u16::try_from(heads.len()).unwrap_or(u16::MAX).to_be_bytes());
         for head in heads {
             out.extend(head.0);
+        }
+        if let Kind::Marker(marker) = &self.kind {
+            out.extend(marker.encode());
         }
         out
     }
@@ -98,12 +134,15 @@ impl Record {
         if version != VERSION {
             return Err(BadRecord::Version(version));
         }
-        if flags & !FENCED != 0 {
+        if flags & !(FENCED | TIMED | DELETED) != 0 {
             return Err(BadRecord::Flags(flags));
         }
         let chunks = u32::from_be_bytes(take(&mut input)?);
         let stored = u64::from_be_bytes(take(&mut input)?);
-        let shared = if flags & FENCED == 0 { None } else { Some(u64::from_be_bytes(take(&mut input)?)) };
+        let mut flagged =
+            |flag| if flags & flag == 0 { Ok(None) } else { take(&mut input).map(|it| Some(u64::from_be_bytes(it))) };
+        let shared = flagged(FENCED)?;
+        let facts = Facts { newest: flagged(TIMED)?, deleted: flags & DELETED != 0 };
         let count = usize::from(u16::from_be_bytes(take(&mut input)?));
         if count > Self::MAX_HEADS {
             return Err(BadRecord::Heads);
@@ -118,11 +157,18 @@ impl Record {
         if !heads.is_sorted_by(|a, b| a < b) {
             return Err(BadRecord::Unsorted);
         }
+        let kind = match kind {
+            AUTOMERGE => Kind::Automerge,
+            MARKER => {
+                let marker = Marker::decode(std::mem::take(&mut input)).ok_or(BadRecord::Marker)?;
+                Kind::Marker(Box::new(marker))
+            }
+            other => Kind::Other(other),
+        };
         if !input.is_empty() {
             return Err(BadRecord::Long(input.len()));
         }
-        let kind = if kind == AUTOMERGE { Kind::Automerge } else { Kind::Other(kind) };
-        Ok(Self { kind, heads: Heads::new(heads), bytes: stored, chunks, shared })
+        Ok(Self { kind, heads: Heads::new(heads), bytes: stored, chunks, shared, facts })
     }
 }
 
@@ -135,10 +181,25 @@ fn take<const N: usize>(input: &mut &[u8]) -> Result<[u8; N], BadRecord> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::marker::{Spread, Text};
 
     fn record(heads: usize, shared: Option<u64>) -> Record {
         let heads = (0..heads).map(|n| ChangeHash([u8::try_from(n).expect("small"); 32])).collect();
-        Record { kind: Kind::Automerge, heads: Heads::new(heads), bytes: 77, chunks: 3, shared }
+        let facts = Facts { newest: shared.map(|fence| fence + 1), deleted: shared.is_some() };
+        Record { kind: Kind::Automerge, heads: Heads::new(heads), bytes: 77, chunks: 3, shared, facts }
+    }
+
+    #[test]
+    fn the_record_of_a_marker_reads_back_as_written_and_refuses_every_cut_and_tail() {
+        let by = Text::new("node-a").expect("short");
+        let marker = Marker { incarnation: 0, lamport: 9, by, at_ms: 7, reason: None, spread: Spread::SystemWide };
+        let record = Record::marker(marker, Some(4));
+        let bytes = record.encode();
+        assert_eq!(Record::decode(&bytes), Ok(record));
+        for cut in 0..bytes.len() {
+            assert!(matches!(Record::decode(&bytes[..cut]), Err(BadRecord::Short | BadRecord::Marker)));
+        }
+        assert_eq!(Record::decode(&[bytes.as_slice(), &[0]].concat()), Err(BadRecord::Marker));
     }
 
     #[test]

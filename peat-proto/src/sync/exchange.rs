@@ -124,7 +124,7 @@ impl Exchange {
     pub(crate) fn step(&mut self, view: &View<'_>, frame_bytes: usize, snapshot_bytes: usize) -> Step {
         let none = Heads::NONE;
         let ours = match view {
-            View::Unreadable => return Step::Hopeless,
+            View::Unreadable | View::Buried(_) => return Step::Hopeless,
             View::Absent => &none,
             View::Cold(document) | View::Live(document, _) => &document.offered,
         };

@@ -107,6 +107,14 @@ impl World {
                                 host.disk.chunks.insert(doc.clone(), vec![chunk]);
                                 host.disk.records.insert(doc, record);
                             }
+                            Op::Bury { doc, record } => {
+                                host.disk.chunks.remove(&doc);
+                                host.disk.records.insert(doc, record);
+                            }
+                            Op::Remove { doc } => {
+                                host.disk.chunks.remove(&doc);
+                                host.disk.records.remove(&doc);
+                            }
                             Op::Admit { peer } => host.disk.peers.push(peer),
                             Op::Forget { .. } => {}
                         }
@@ -169,7 +177,11 @@ impl World {
         loop {
             self.run();
             let due = self.hosts.iter().filter_map(|host| host.node.timeout()).min().filter(|due| *due <= until);
-            self.now.mono = due.unwrap_or(until);
+            let next = due.unwrap_or(until);
+            // Both clocks start at a full millisecond, and move together.
+            let millis = |time: Time| time.as_micros() / 1000;
+            self.now.unix_ms = self.now.unix_ms.saturating_add(millis(next) - millis(self.now.mono));
+            self.now.mono = next;
             for host in &mut self.hosts {
                 host.node.handle(self.now, Input::Timeout);
             }

@@ -189,7 +189,7 @@ impl Host {
                     self.chunks.insert(doc.clone(), vec![chunk]);
                     self.records.insert(doc, record);
                 }
-                Op::Admit { .. } | Op::Forget { .. } => {}
+                Op::Bury { .. } | Op::Remove { .. } | Op::Admit { .. } | Op::Forget { .. } => {}
             }
         }
         Stored::Durable { seq: batch.seq }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use peat_proto::policy::Class;
+use peat_proto::policy::{Class, Shares};
 use peat_proto::wire::MessageType;
 use peat_proto::{ConnId, Lane, Node};
 
@@ -108,9 +108,10 @@ impl Credit {
     fn charge(&mut self, sender: Class, bytes: usize, waiting: &[Class]) {
         let bytes = bytes as i64;
         let present = |class: &Class| *class == sender || waiting.contains(class);
-        let total: u64 = Class::ALL.iter().filter(|class| present(class)).map(|class| class.share()).sum();
+        let total: u64 =
+            Class::ALL.iter().filter(|class| present(class)).map(|class| u64::from(Shares::FIELDED.of(*class))).sum();
         for class in Class::ALL.iter().filter(|class| present(class)) {
-            let earned = bytes * 100 / total as i64 * class.share() as i64;
+            let earned = bytes * 100 / total as i64 * i64::from(Shares::FIELDED.of(*class));
             let paid = if *class == sender { bytes * 100 } else { 0 };
             let credit = &mut self.0[class.index()];
             *credit = ((*credit + earned).min(CREDIT_CAP) - paid).max(-DEBT_CAP);

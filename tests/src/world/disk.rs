@@ -46,11 +46,12 @@ impl Disk {
 
     /// The chunks of a document as a load sees them: behind every write, durable or not.
     pub(crate) fn load(&self, doc: &DocId) -> Option<Vec<Bytes>> {
-        let mut chunks = self.docs.get(doc).map(|kept| kept.chunks.clone());
+        let mut chunks = self.docs.get(doc).map(|kept| kept.chunks.clone()).filter(|chunks| !chunks.is_empty());
         for op in self.pending.iter().flat_map(|pending| &pending.batch.ops) {
             match op {
                 Op::Append { doc: of, chunk, .. } if of == doc => chunks.get_or_insert_default().push(chunk.clone()),
                 Op::Replace { doc: of, chunk, .. } if of == doc => chunks = Some(vec![chunk.clone()]),
+                Op::Bury { doc: of, .. } | Op::Remove { doc: of } if of == doc => chunks = None,
                 _ => {}
             }
         }
@@ -104,6 +105,12 @@ impl Disk {
             }
             Op::Replace { doc, record, chunk } => {
                 self.docs.insert(doc, Kept { record, chunks: vec![chunk] });
+            }
+            Op::Bury { doc, record } => {
+                self.docs.insert(doc, Kept { record, chunks: Vec::new() });
+            }
+            Op::Remove { doc } => {
+                self.docs.remove(&doc);
             }
             Op::Admit { peer } => {
                 self.peers.insert(peer);

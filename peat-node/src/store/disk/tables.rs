@@ -147,10 +147,19 @@ impl<'t> Tables<'t> {
                 self.put(doc, before, record, chunk)
             }
             Op::Replace { doc, record, chunk } => {
-                let key = doc.as_str().as_bytes();
-                let all = (key, 0)..=(key, u32::MAX);
-                self.chunks.retain_in(all, |_, _| false)?;
+                self.clear(doc)?;
                 self.put(doc, 0, record, chunk)
+            }
+            Op::Bury { doc, record } if record.chunks == 0 => {
+                self.clear(doc)?;
+                self.documents.insert(doc.as_str().as_bytes(), record.encode().as_slice())?;
+                Ok(())
+            }
+            Op::Bury { .. } => Err(StoreFault::Damaged.into()),
+            Op::Remove { doc } => {
+                self.clear(doc)?;
+                self.documents.remove(doc.as_str().as_bytes())?;
+                Ok(())
             }
             Op::Admit { peer } => {
                 self.peers.insert(peer.0, ())?;
@@ -161,6 +170,13 @@ impl<'t> Tables<'t> {
                 Ok(())
             }
         }
+    }
+
+    /// Removes all chunks of a document.
+    fn clear(&mut self, doc: &DocId) -> Result<(), Failure> {
+        let key = doc.as_str().as_bytes();
+        let all = (key, 0)..=(key, u32::MAX);
+        Ok(self.chunks.retain_in(all, |_, _| false)?)
     }
 
     /// Puts a chunk behind the `before` others.
