@@ -1,24 +1,23 @@
-//! One connection: a writer for the lasting lanes, a task for every other stream.
+//! One connection: announced to the node, and pumped until it ends.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::task::Poll;
 
 use flume::Receiver;
+use futures_lite::Stream;
 use iroh::TransportAddr;
 use iroh::endpoint::{Connection, ConnectionError, Path};
 use peat_node::PeerId;
-use peat_node::proto::{CloseCode, Lane, Link, Role, Wire};
-use peat_node::transport::{BINDING_LABEL, Conn, Outgoing, Port};
+use peat_node::proto::{CloseCode, ConnId, Link, Role, Wire};
+use peat_node::transport::session::Session;
+use peat_node::transport::{BINDING_LABEL, Outgoing, Port};
 use tracing::debug;
 
-use streams::Streams;
+use crate::streams::{Open, Polled};
 
-mod lanes;
-mod streams;
-
-/// Announces a connection to the node; the future moves its bytes until it ends. `None` if TLS gives no binding or agreed on a
-/// protocol that was not offered.
+/// Announces a connection to the node; the future moves its bytes until it ends. `None` if TLS gives no binding or
+/// agreed on a protocol that was not offered.
 pub(crate) fn announce(
     port: &Port,
     connection: Connection,
@@ -39,8 +38,10 @@ pub(crate) fn announce(
         (path.as_ref().and_then(socket_addr), path.map(|it| it.rtt()))
     };
     let link = Link { role, wire, reliable: true, binding, rtt };
-    let (conn, outgoing) = port.connected(peer, addr, link);
-    Some(run(connection, Arc::new(conn), outgoing))
+    // Unbounded as a channel; what the core puts in is bounded by the connection's window and receive credit.
+    let (sender, outgoing) = flume::unbounded();
+    let conn = port.connected(peer, addr, link, &sender);
+    Some(run(connection, Session::new(conn), outgoing))
 }
 
 fn socket_addr(path: &Path<'_>) -> Option<SocketAddr> {
@@ -50,51 +51,30 @@ fn socket_addr(path: &Path<'_>) -> Option<SocketAddr> {
     }
 }
 
-/// Moves bytes until either side closes or anything fails. All tasks have ended, and the `Conn` is dropped, when it is done.
-async fn run(connection: Connection, conn: Arc<Conn>, outgoing: Receiver<Outgoing>) {
-    let (lanes, queues) = lanes::queues();
-    let mut writer = std::pin::pin!(lanes::write(connection.clone(), queues, conn.clone()));
-    let mut streams = Streams::new(connection.clone(), conn.clone());
-    let code = loop {
-        tokio::select! {
-            next = outgoing.recv_async() => match next {
-                Ok(Outgoing::Frame { lane: lane @ (Lane::Control | Lane::Class(_)), frame }) => {
-                    if let Some(lane) = lanes.get(lane.index()) {
-                        // Fails only when the writer has ended, which ends the connection too.
-                        let _ = lane.send(frame);
-                    }
-                }
-                Ok(Outgoing::Frame { lane, frame }) => streams.send(lane, frame),
-                Ok(Outgoing::Reply { stream, bytes, fin }) => streams.reply(stream, bytes, fin),
-                Ok(Outgoing::Credit { stream, bytes }) => streams.grant(stream, bytes),
-                Ok(Outgoing::Stop { stream, code }) => streams.stop(stream, code),
-                Ok(Outgoing::Close { code }) => break code,
-                Err(flume::RecvError::Disconnected) => break CloseCode::Normal,
-            },
-            error = &mut writer => {
-                debug!("writing failed: {error}");
-                break CloseCode::Normal;
+/// Moves bytes until either side closes or anything fails. The node is told when it is done.
+async fn run(connection: Connection, mut session: Session, outgoing: Receiver<(ConnId, Outgoing)>) {
+    let mut open = Open::new(connection.clone());
+    let mut outgoing = std::pin::pin!(outgoing.into_stream());
+    let code = poll_fn(|cx| {
+        while let Poll::Ready(next) = outgoing.as_mut().poll_next(cx) {
+            let Some((_, next)) = next else { return Poll::Ready(CloseCode::Normal) };
+            if let Some(code) = session.take(next, &mut Polled { open: &mut open, cx }) {
+                return Poll::Ready(code);
             }
-            accepted = connection.accept_uni() => match accepted {
-                Ok(stream) => streams.accept(None, stream),
-                Err(error) => break ended(&error),
-            },
-            accepted = connection.accept_bi() => match accepted {
-                Ok((half, stream)) => streams.accept(Some(half), stream),
-                Err(error) => break ended(&error),
-            },
-            () = streams.tidy() => {}
         }
-    };
+        session.pump(&mut Polled { open: &mut open, cx });
+        match &open.lost {
+            Some(error) => {
+                debug!("the connection ended: {error}");
+                Poll::Ready(CloseCode::Normal)
+            }
+            None => Poll::Pending,
+        }
+    });
+    let code = code.await;
     if let Some(ConnectionError::ApplicationClosed(close)) = connection.close_reason() {
-        conn.closed(u32::try_from(close.error_code.into_inner()).unwrap_or(u32::MAX));
+        session.conn().closed(u32::try_from(close.error_code.into_inner()).unwrap_or(u32::MAX));
     }
     // Says nothing where the connection is closed already.
     connection.close(code.code().into(), &[]);
-    streams.shutdown().await;
-}
-
-fn ended(error: &ConnectionError) -> CloseCode {
-    debug!("the connection ended: {error}");
-    CloseCode::Normal
 }

@@ -12,43 +12,14 @@ use iroh::endpoint::{
 };
 use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMode, RelayUrl, SecretKey, Watcher};
 use peat_node::PeerId;
-use peat_node::proto::{Lane, Role, Wire};
-use peat_node::transport::{Dial, Port};
+use peat_node::proto::{Role, Wire};
+use peat_node::transport::{Dial, Port, limits};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::debug;
 
 use crate::{BindError, Options, Relay, connection};
-
-/// Incoming handshakes under way; more are refused before anything is computed for them. From half of it on, a caller
-/// must first prove that its address is its own.
-const MAX_HANDSHAKES: usize = 64;
-
-/// Connections, those of strangers included. Twice what the core keeps by default, so that it is the core that chooses
-/// who gives way; callers are refused only while it cannot keep up.
-const MAX_CONNECTIONS: usize = 512;
-
-/// Incoming streams of one connection, of either kind: six lanes, and room for their successors. As many as the core follows.
-const MAX_STREAMS: u32 = 16;
-
-/// Bytes of one incoming stream that QUIC holds while the core gives no credit, on top of the credit itself. 256 KiB:
-/// as much as our own [`Options::send_window`] can have on its way, so that the window never slows a willing reader.
-const STREAM_WINDOW: u32 = 256 << 10;
-
-/// Bytes of all incoming streams of one connection that QUIC holds. One stream window per lane: the lanes of all classes
-/// may stall, and control still flows. It is also all that a stranger's 16 streams can make us hold.
-const RECEIVE_WINDOW: u32 = Lane::LASTING.len() as u32 * STREAM_WINDOW;
-
-/// Silence after which a connection is lost. 30 s: above the outages of 16 to 24 s that QUIC was seen to bridge.
-/// Between two iroh nodes its own 15 s per path, which cannot be raised, come first.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Silence after which a packet is sent that asks for an answer; three may be lost before a path counts as idle.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
-
-/// Time that connections have to say farewell with the core's own codes once the node has closed.
-const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Time that iroh has to find the machine's addresses before the endpoint is used without them.
 const INTERFACES: Duration = Duration::from_secs(2);
@@ -107,7 +78,7 @@ pub(crate) async fn serve(endpoint: Endpoint, port: Port, options: Options, mut 
             wish = port.dial() => {
                 let Some(wish) = wish else {
                     let farewell = async { while connections.join_next().await.is_some() {} };
-                    let _ = timeout(FAREWELL, farewell).await;
+                    let _ = timeout(limits::FAREWELL, farewell).await;
                     break;
                 };
                 if dialling.insert(wish.peer) {
@@ -122,7 +93,7 @@ pub(crate) async fn serve(endpoint: Endpoint, port: Port, options: Options, mut 
                 }
             }
             Some(incoming) = endpoint.accept() => {
-                let refuse = connections.len() >= MAX_CONNECTIONS;
+                let refuse = connections.len() >= limits::MAX_CONNECTIONS;
                 if let Some(shake) = admit(incoming, handshakes.len(), refuse, limit) {
                     handshakes.spawn(shake);
                 }
@@ -174,11 +145,11 @@ fn admit(
     refuse: bool,
     limit: Duration,
 ) -> Option<impl Future<Output = Option<Connection>> + Send + use<>> {
-    if refuse || handshakes >= MAX_HANDSHAKES {
+    if refuse || handshakes >= limits::MAX_HANDSHAKES {
         incoming.refuse();
         return None;
     }
-    if handshakes >= MAX_HANDSHAKES / 2 && !incoming.remote_addr_validated() {
+    if handshakes >= limits::MAX_HANDSHAKES / 2 && !incoming.remote_addr_validated() {
         // Fails only where the address is validated.
         let _ = incoming.retry();
         return None;
@@ -203,15 +174,15 @@ fn reachable(endpoint: &Endpoint, found: &EndpointAddr) -> Vec<SocketAddr> {
 
 fn quic(options: &Options, wires: &[Wire]) -> QuicTransportConfig {
     let config = QuicTransportConfig::builder()
-        .max_concurrent_uni_streams(MAX_STREAMS.into())
-        // Only the old wire has any; where it is not offered, a peer that opens one breaks QUIC.
-        .max_concurrent_bidi_streams(if wires.contains(&Wire::V0) { MAX_STREAMS.into() } else { 0_u32.into() })
+        .max_concurrent_uni_streams(limits::MAX_STREAMS.into())
+        .max_concurrent_bidi_streams(limits::max_bidirectional(wires).into())
         .datagram_receive_buffer_size(None)
-        .stream_receive_window(STREAM_WINDOW.into())
-        .receive_window(RECEIVE_WINDOW.into())
+        .stream_receive_window(limits::STREAM_WINDOW.into())
+        .receive_window(limits::RECEIVE_WINDOW.into())
         .send_window(options.send_window.into())
-        .keep_alive_interval(KEEP_ALIVE);
-    match IDLE_TIMEOUT.try_into() {
+        .keep_alive_interval(limits::KEEP_ALIVE);
+    // Between two iroh nodes iroh's own 15 s per path, which cannot be raised, come first.
+    match limits::IDLE_TIMEOUT.try_into() {
         Ok(timeout) => config.max_idle_timeout(Some(timeout)).build(),
         Err(_) => unreachable!("30 s is a QUIC integer"),
     }

@@ -8,12 +8,13 @@
 
 mod connection;
 mod endpoint;
+mod streams;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::thread;
 use std::time::Duration;
 
-use peat_node::transport::Port;
+use peat_node::transport::{Port, limits};
 use tokio::sync::oneshot;
 
 /// An endpoint that serves a node. Dropping it closes it in the background; [`Iroh::close`] also waits for that.
@@ -39,12 +40,9 @@ pub struct Options {
     /// Whether to ask the router for an open port. Takes effect only with a relay, from which iroh learns that it is
     /// behind a router at all. Default no.
     pub port_mapper: bool,
-    /// Time in which a connection must be up. Default 20 s: with a fifth of the packets lost each way at 200 ms
-    /// of round trip, connecting took under 4 s, with two fifths lost up to 17 s.
+    /// Time in which a connection must be up. Default [`limits::HANDSHAKE_TIMEOUT`].
     pub handshake_timeout: Duration,
-    /// Bytes on their way to a peer, written and not acknowledged. Default 256 KiB, which is 20 Mbit/s at 100 ms of
-    /// round trip. A frame never waits for a less urgent one in there, but for the earlier ones of its own lane: on
-    /// a slow link set it to about twice rate times round trip.
+    /// Bytes on their way to a peer, written and not acknowledged. Default [`limits::SEND_WINDOW`].
     pub send_window: u32,
 }
 
@@ -90,8 +88,8 @@ impl Default for Options {
             relay: Relay::Off,
             lookup: false,
             port_mapper: false,
-            handshake_timeout: Duration::from_secs(20),
-            send_window: 256 << 10,
+            handshake_timeout: limits::HANDSHAKE_TIMEOUT,
+            send_window: limits::SEND_WINDOW,
         }
     }
 }

@@ -38,7 +38,7 @@ fn connecting_failing_closing_and_dropping_log_no_error() {
 
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
-        let ((dialler, _dialled), (listener, _accepted)) = pair().await;
+        let (dialler, listener) = pair().await;
         let other = Side::new(3).await;
         other.dial(peer(4), listener.iroh.addrs().to_vec());
         assert!(matches!(other.next().await, Seen::DialFailed { .. }));

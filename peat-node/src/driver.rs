@@ -45,7 +45,7 @@ pub(crate) struct Driver {
 /// What the loop keeps besides.
 #[derive(Default)]
 pub(crate) struct State {
-    connections: BTreeMap<ConnId, flume::Sender<Outgoing>>,
+    connections: BTreeMap<ConnId, flume::Sender<(ConnId, Outgoing)>>,
     dials: Dials,
     requests: Requests,
     feeds: Vec<Feed>,
@@ -303,7 +303,7 @@ impl Driver {
     fn outgoing(&self, conn: ConnId, outgoing: Outgoing) {
         if let Some(queue) = self.state.connections.get(&conn) {
             // An adapter that has dropped its end is about to drop the wire, too.
-            let _ = queue.send(outgoing);
+            let _ = queue.send((conn, outgoing));
         }
     }
 
@@ -355,7 +355,7 @@ impl Driver {
         self.state.levels.clear();
         for (conn, outgoing) in std::mem::take(&mut self.state.connections) {
             let code = CloseCode::Normal;
-            let _ = outgoing.send(Outgoing::Close { code });
+            let _ = outgoing.send((conn, Outgoing::Close { code }));
             self.input(Input::Disconnected { conn, code: None });
         }
     }

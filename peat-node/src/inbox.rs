@@ -27,7 +27,7 @@ pub(crate) enum Message {
         peer: PeerId,
         addr: Option<SocketAddr>,
         link: Link,
-        outgoing: flume::Sender<Outgoing>,
+        outgoing: flume::Sender<(ConnId, Outgoing)>,
     },
     /// Something happened on an announced connection.
     Transport(ConnId, Input),

@@ -8,6 +8,8 @@
 #[doc(hidden)]
 #[allow(missing_docs)]
 pub mod bench;
+pub mod limits;
+pub mod session;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,9 +21,7 @@ use peat_proto::{CloseCode, ConnId, Input, Lane, Link, PeerId, StreamId, Wire};
 
 use crate::inbox::{Inbox, Message};
 
-/// Receive credit that every incoming stream starts with, in bytes. An adapter stops reading a stream whose credit is
-/// used up, until [`Outgoing::Credit`] adds to it. 256 KiB: 4 frames of the usual size, 1 s of a 2 Mbit/s link.
-pub const STREAM_CREDIT: usize = 256 << 10;
+pub use limits::STREAM_CREDIT;
 
 /// Label under which an adapter exports the 32-byte channel binding from TLS (RFC 8446, 7.5), with an empty context.
 pub const BINDING_LABEL: &[u8] = b"EXPORTER-peat-channel-binding";
@@ -172,17 +172,22 @@ impl Port {
 
     /// A connection is up and `peer`'s key proven. Never blocks.
     ///
-    /// The queue says what to do for the connection. It ends after [`Outgoing::Close`], or at once when the node has
-    /// closed: close the connection then. `addr` is where the peer was reached; it is remembered if this side dialled.
+    /// What is to be done for it goes into `outgoing`, under its name, and ends with [`Outgoing::Close`]. Once
+    /// [`Self::dial`] says that the node has closed, close what is left. `addr` is where the peer was reached; it is
+    /// remembered if this side dialled.
     #[must_use]
-    pub fn connected(&self, peer: PeerId, addr: Option<SocketAddr>, link: Link) -> (Conn, flume::Receiver<Outgoing>) {
+    pub fn connected(
+        &self,
+        peer: PeerId,
+        addr: Option<SocketAddr>,
+        link: Link,
+        outgoing: &flume::Sender<(ConnId, Outgoing)>,
+    ) -> Conn {
         let hub = self.0.hub.clone();
         let id = ConnId(hub.next_conn.fetch_add(1, Ordering::Relaxed));
-        // Unbounded as a channel; what the core puts in is bounded by the connection's window and receive credit.
-        let (outgoing, queue) = flume::unbounded();
+        let outgoing = outgoing.clone();
         hub.inbox.send(Message::Connected { conn: id, peer, addr, link, outgoing });
-        let code = OnceLock::new();
-        (Conn { hub, id, code }, queue)
+        Conn { hub, id, code: OnceLock::new() }
     }
 }
 

@@ -21,7 +21,13 @@ pub struct Bench {
 #[derive(Debug)]
 pub enum Seen {
     /// [`Port::connected`], with the sending end of the connection's queue.
-    Connected { conn: ConnId, peer: PeerId, addr: Option<SocketAddr>, link: Link, outgoing: flume::Sender<Outgoing> },
+    Connected {
+        conn: ConnId,
+        peer: PeerId,
+        addr: Option<SocketAddr>,
+        link: Link,
+        outgoing: flume::Sender<(ConnId, Outgoing)>,
+    },
     /// [`Conn::received`](super::Conn::received).
     Received { conn: ConnId, stream: StreamId, bytes: Bytes, fin: bool },
     /// [`Conn::reset`](super::Conn::reset).

@@ -8,7 +8,7 @@ use std::thread;
 use bytes::Bytes;
 use flume::Receiver;
 use peat_node::Node;
-use peat_node::proto::{Link, PeerId, Role, StreamId, Wire};
+use peat_node::proto::{ConnId, Link, PeerId, Role, StreamId, Wire};
 use peat_node::transport::{Conn, Outgoing, Port, STREAM_CREDIT};
 
 /// Sizes of the pieces into which frames are cut, so that frames and pieces never agree.
@@ -67,8 +67,9 @@ impl Network {
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);
         binding[..8].copy_from_slice(&number.to_be_bytes());
         let link = |role| Link { role, wire: Wire::V1, reliable: true, binding, rtt: None };
-        let (near, from_near) = dialler.1.connected(listener.0, None, link(Role::Dialled));
-        let (far, from_far) = listener.1.connected(dialler.0, None, link(Role::Accepted));
+        let ((to_near, from_near), (to_far, from_far)) = (flume::unbounded(), flume::unbounded());
+        let near = dialler.1.connected(listener.0, None, link(Role::Dialled), &to_near);
+        let far = listener.1.connected(dialler.0, None, link(Role::Accepted), &to_far);
         let connection = Arc::new(Connection {
             wires: [Mutex::new(Some(near)), Mutex::new(Some(far))],
             credit: Default::default(),
@@ -86,8 +87,8 @@ impl Network {
 
 impl Connection {
     /// Does what one side's node wants done.
-    fn pump(&self, side: usize, queue: &Receiver<Outgoing>) {
-        for outgoing in queue.iter() {
+    fn pump(&self, side: usize, queue: &Receiver<(ConnId, Outgoing)>) {
+        for (_, outgoing) in queue.iter() {
             match outgoing {
                 Outgoing::Frame { lane, frame } => {
                     let opener = if side == 0 { Role::Dialled } else { Role::Accepted };

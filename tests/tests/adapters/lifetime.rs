@@ -1,17 +1,31 @@
 //! How connections and endpoints begin and end.
 
-mod common;
-
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use common::{Side, bare, loopback, pair, peer, rogue, within};
 use iroh::endpoint::{ApplicationClose, ConnectionError};
 use iroh::{EndpointAddr, EndpointId};
-use peat_iroh::{BindError, Iroh, Options, Relay};
 use peat_node::proto::{CloseCode, Wire};
-use peat_node::transport::bench::{Bench, Seen};
-use peat_node::transport::{Dial, Outgoing};
+use peat_node::transport::Outgoing;
+use peat_node::transport::bench::Seen;
+
+use crate::side::{Kind, Setting, Side, bare, pair, peer, rogue, within};
+
+crate::over_pairs! {
+    another_key_at_the_address_fails_the_dial_at_once,
+    a_dead_address_does_not_keep_a_dial_from_the_right_one,
+    closing_an_endpoint_tells_its_peers_and_its_node,
+    a_socket_that_listens_everywhere_reports_addresses_that_can_be_dialled,
+}
+
+crate::over_kinds! {
+    a_dial_without_address_or_to_a_broken_key_fails,
+    a_dial_into_silence_fails_in_time_and_once_for_two_wishes,
+    the_code_of_a_closed_connection_arrives_and_its_wire_is_dropped,
+    the_code_with_which_a_peer_closes_is_reported,
+    a_node_that_closes_says_why_and_takes_its_endpoint_with_it,
+    first_packets_under_false_addresses_do_not_keep_others_out,
+}
 
 /// An address that takes packets and never answers, for as long as the socket lives.
 fn silence() -> (UdpSocket, SocketAddr) {
@@ -20,16 +34,14 @@ fn silence() -> (UdpSocket, SocketAddr) {
     (socket, addr)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn another_key_at_the_address_fails_the_dial_at_once() {
-    let (dialler, listener) = (Side::new(1).await, Side::new(2).await);
-    dialler.dial(peer(3), listener.iroh.addrs().to_vec());
+async fn another_key_at_the_address_fails_the_dial_at_once(dialler: Kind, listener: Kind) {
+    let (dialler, listener) = (Side::new(dialler, 1).await, Side::new(listener, 2).await);
+    dialler.dial(peer(3), listener.adapter.addrs().to_vec());
     assert!(matches!(dialler.next().await, Seen::DialFailed { peer: p } if p == peer(3)));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_dial_without_address_or_to_a_broken_key_fails() {
-    let dialler = Side::new(1).await;
+async fn a_dial_without_address_or_to_a_broken_key_fails(kind: Kind) {
+    let dialler = Side::new(kind, 1).await;
     let broken = peat_node::PeerId([2; 32]);
     assert!(EndpointId::from_bytes(broken.as_bytes()).is_err());
     for whom in [peer(3), broken, dialler.id] {
@@ -38,30 +50,27 @@ async fn a_dial_without_address_or_to_a_broken_key_fails() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_dial_into_silence_fails_in_time_and_once_for_two_wishes() {
+async fn a_dial_into_silence_fails_in_time_and_once_for_two_wishes(kind: Kind) {
     let handshake_timeout = Duration::from_millis(500);
-    let options = Options { handshake_timeout, ..loopback() };
-    let dialler = Side::with(1, options).await;
+    let setting = Setting { handshake_timeout, ..Setting::default() };
+    let dialler = Side::with(kind, 1, setting).await;
     let (_socket, addr) = silence();
     dialler.dial(peer(3), vec![addr]);
     dialler.dial(peer(3), vec![addr]);
     assert!(matches!(dialler.next().await, Seen::DialFailed { .. }));
-    within(dialler.iroh.close()).await;
+    within(dialler.adapter.close()).await;
     assert!(matches!(within(dialler.bench.next()).await, Seen::Detached));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_dead_address_does_not_keep_a_dial_from_the_right_one() {
-    let (dialler, listener) = (Side::new(1).await, Side::new(2).await);
+async fn a_dead_address_does_not_keep_a_dial_from_the_right_one(dialler: Kind, listener: Kind) {
+    let (dialler, listener) = (Side::new(dialler, 1).await, Side::new(listener, 2).await);
     let (_socket, dead) = silence();
-    dialler.dial(listener.id, [&[dead], listener.iroh.addrs()].concat());
+    dialler.dial(listener.id, [&[dead], listener.adapter.addrs()].concat());
     assert_eq!(dialler.connected().await.peer, listener.id);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_code_of_a_closed_connection_arrives_and_its_wire_is_dropped() {
-    let side = Side::new(2).await;
+async fn the_code_of_a_closed_connection_arrives_and_its_wire_is_dropped(kind: Kind) {
+    let side = Side::new(kind, 2).await;
     let (_endpoint, connection, conn) = rogue(&side).await;
     conn.tell(Outgoing::Close { code: CloseCode::NotAdmitted });
     match within(connection.closed()).await {
@@ -73,20 +82,18 @@ async fn the_code_of_a_closed_connection_arrives_and_its_wire_is_dropped() {
     assert!(matches!(side.next().await, Seen::Disconnected { conn: id, code: None } if id == conn.id));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_code_with_which_a_peer_closes_is_reported() {
-    let side = Side::new(2).await;
+async fn the_code_with_which_a_peer_closes_is_reported(kind: Kind) {
+    let side = Side::new(kind, 2).await;
     let (_endpoint, connection, conn) = rogue(&side).await;
     connection.close(7_u32.into(), b"");
     assert!(matches!(side.next().await, Seen::Disconnected { conn: id, code: Some(7) } if id == conn.id));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn closing_an_endpoint_tells_its_peers_and_its_node() {
-    let ((dialler, dialled), (listener, accepted)) = pair().await;
-    let address = dialler.iroh.addrs().to_vec();
+async fn closing_an_endpoint_tells_its_peers_and_its_node(dialler: Kind, listener: Kind) {
+    let ((dialler, dialled), (listener, accepted)) = pair(dialler, listener).await;
+    let address = dialler.adapter.addrs().to_vec();
     assert_eq!(dialler.bench.addrs(), address);
-    within(dialler.iroh.close()).await;
+    within(dialler.adapter.close()).await;
     let gone = within(dialler.bench.next()).await;
     assert!(matches!(gone, Seen::Disconnected { conn, .. } if conn == dialled.id));
     assert!(matches!(within(dialler.bench.next()).await, Seen::Detached));
@@ -94,9 +101,8 @@ async fn closing_an_endpoint_tells_its_peers_and_its_node() {
     assert!(matches!(listener.next().await, Seen::Disconnected { conn, .. } if conn == accepted.id));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_closes_says_why_and_takes_its_endpoint_with_it() {
-    let side = Side::new(2).await;
+async fn a_node_that_closes_says_why_and_takes_its_endpoint_with_it(kind: Kind) {
+    let side = Side::new(kind, 2).await;
     let (_endpoint, connection, conn) = rogue(&side).await;
     conn.tell(Outgoing::Close { code: CloseCode::Exhausted });
     drop(side.bench);
@@ -106,53 +112,19 @@ async fn a_node_that_closes_says_why_and_takes_its_endpoint_with_it() {
         }
         other => panic!("expected a code, got {other:?}"),
     }
-    within(side.iroh.close()).await;
+    within(side.adapter.close()).await;
 }
 
-#[test]
-fn a_program_without_a_runtime_can_serve_and_close() {
-    let (port, bench) = Bench::new([1; 32], &Wire::ALL);
-    let iroh = Iroh::spawn(port, loopback()).expect("loopback is there");
-    let (other_port, other) = Bench::new([2; 32], &Wire::ALL);
-    let listener = Iroh::spawn(other_port, loopback()).expect("loopback is there");
-    let addrs = listener.addrs().to_vec();
-    bench.dial(Dial { peer: peer(2), addrs });
-    let next = |bench: &Bench| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-        runtime.expect("a runtime").block_on(within(bench.next()))
-    };
-    assert!(matches!(next(&bench), Seen::Connected { peer: it, .. } if it == peer(2)));
-    iroh.close_blocking();
-    assert!(matches!(next(&other), Seen::Connected { peer: it, .. } if it == peer(1)));
-    assert!(matches!(next(&other), Seen::Disconnected { .. }));
-    // Dropping closes too, in the background.
-    drop(listener);
-    assert!(matches!(next(&other), Seen::Detached));
+fn everywhere() -> Setting {
+    Setting { listen: peat_smol::Options::default().listen, ..Setting::default() }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_socket_that_listens_everywhere_reports_addresses_that_can_be_dialled() {
-    let (dialler, listener) = (Side::with(1, Options::default()).await, Side::with(2, Options::default()).await);
+async fn a_socket_that_listens_everywhere_reports_addresses_that_can_be_dialled(dialler: Kind, listener: Kind) {
+    let (dialler, listener) = (Side::with(dialler, 1, everywhere()).await, Side::with(listener, 2, everywhere()).await);
     let addrs = listener.bench.addrs();
     assert!(addrs.iter().all(|addr| !addr.ip().is_unspecified() && addr.port() != 0));
     dialler.dial(listener.id, addrs);
     assert_eq!(dialler.connected().await.peer, listener.id);
-}
-
-#[tokio::test]
-async fn what_cannot_be_bound_is_named() {
-    let (_socket, taken) = silence();
-    let refused = |options| async { Iroh::bind(Bench::new([1; 32], &Wire::ALL).0, options).await.err() };
-    let error = refused(Options { listen: vec![taken], ..loopback() }).await;
-    assert!(matches!(error, Some(BindError::Endpoint(_))));
-    let relay = Relay::Urls(vec!["no url".into()]);
-    let error = refused(Options { relay, ..loopback() }).await;
-    assert!(matches!(error, Some(BindError::Relay(url)) if url == "no url"));
-    let second = SocketAddr::from(([127, 0, 0, 2], 0));
-    let mut listen = loopback().listen;
-    listen.push(second);
-    let error = refused(Options { listen, ..loopback() }).await;
-    assert!(matches!(error, Some(BindError::Listen { addr, .. }) if addr == second));
 }
 
 /// First packets of as many connections, as a rogue would repeat them under false addresses.
@@ -183,14 +155,13 @@ async fn first_packets(to: EndpointId, count: usize) -> Vec<Vec<u8>> {
     packets
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn first_packets_under_false_addresses_do_not_keep_others_out() {
-    let side = Side::new(2).await;
+async fn first_packets_under_false_addresses_do_not_keep_others_out(kind: Kind) {
+    let side = Side::new(kind, 2).await;
     let id = EndpointId::from_bytes(side.id.as_bytes()).expect("a key");
     let mut liars = Vec::new();
     for packet in first_packets(id, 100).await {
         let (socket, _) = silence();
-        socket.send_to(&packet, side.iroh.addrs()[0]).expect("loopback is there");
+        socket.send_to(&packet, side.adapter.addrs()[0]).expect("loopback is there");
         liars.push(socket);
     }
     // Each of them was answered: by a handshake that will never end, or by a demand to prove the address.

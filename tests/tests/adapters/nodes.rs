@@ -3,14 +3,24 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use peat_iroh::{Iroh, Options};
 use peat_node::proto::{CloseCode, Wire};
 use peat_node::{DocId, Node};
 use serde_json::{Value, json};
 
-fn serve(node: &Node, listen: impl Into<SocketAddr>) -> Iroh {
-    let options = Options { listen: vec![listen.into()], ..Options::default() };
-    Iroh::spawn(node.attach("iroh"), options).expect("loopback is there")
+use crate::side::{Adapter, Kind};
+
+crate::over_pairs! {
+    plain
+    a_ticket_brings_two_nodes_to_the_same_documents_and_keeps_them_there,
+    a_peer_that_comes_back_at_its_address_is_found_again,
+}
+
+fn serve(kind: Kind, node: &Node, listen: impl Into<SocketAddr>) -> Adapter {
+    Adapter::spawn(kind, node.attach("test"), vec![listen.into()])
+}
+
+fn node() -> Node {
+    Node::in_memory(peat_node::Options::default())
 }
 
 fn doc(name: &str) -> DocId {
@@ -36,10 +46,9 @@ fn await_value(node: &Node, name: &str, value: &Value) {
 
 const ANY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 
-#[test]
-fn a_ticket_brings_two_nodes_to_the_same_documents_and_keeps_them_there() {
-    let (a, b) = (Node::in_memory(peat_node::Options::default()), Node::in_memory(peat_node::Options::default()));
-    let (at_a, at_b) = (serve(&a, ANY), serve(&b, ANY));
+fn a_ticket_brings_two_nodes_to_the_same_documents_and_keeps_them_there(dialler: Kind, listener: Kind) {
+    let (a, b) = (node(), node());
+    let (at_a, at_b) = (serve(listener, &a, ANY), serve(dialler, &b, ANY));
     for n in 0..50 {
         put(&a, &format!("notes:a{n}"), json!({"n": n, "of": "a"}));
         put(&b, &format!("notes:b{n}"), json!({"n": n, "of": "b"}));
@@ -68,37 +77,34 @@ fn a_ticket_brings_two_nodes_to_the_same_documents_and_keeps_them_there() {
     at_b.close_blocking();
 }
 
-#[test]
-fn a_peer_that_comes_back_at_its_address_is_found_again() {
-    let (a, b) = (Node::in_memory(peat_node::Options::default()), Node::in_memory(peat_node::Options::default()));
-    let at_a = serve(&a, ANY);
-    let _at_b = serve(&b, ANY);
+fn a_peer_that_comes_back_at_its_address_is_found_again(dialler: Kind, listener: Kind) {
+    let (a, b) = (node(), node());
+    let at_a = serve(listener, &a, ANY);
+    let _at_b = serve(dialler, &b, ANY);
     b.join(&a.ticket());
     put(&a, "notes:1", json!({"n": 1}));
     await_value(&b, "notes:1", &json!({"n": 1}));
     let addr = at_a.addrs()[0];
     at_a.close_blocking();
     put(&a, "notes:1", json!({"n": 2}));
-    let _again = serve(&a, addr);
+    let _again = serve(listener, &a, addr);
     await_value(&b, "notes:1", &json!({"n": 2}));
 }
 
-#[test]
-fn a_stranger_is_told_that_it_is_not_admitted_and_sees_no_document() {
-    let a = Node::in_memory(peat_node::Options::default());
-    let at_a = serve(&a, ANY);
-    put(&a, "notes:1", json!({"secret": true}));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let closed = runtime.expect("a runtime").block_on(async {
-        let builder = iroh::Endpoint::builder(iroh::endpoint::presets::Minimal).clear_ip_transports();
-        let endpoint = builder.bind_addr(ANY).expect("a valid address").bind().await.expect("loopback is there");
-        let id = iroh::EndpointId::from_bytes(a.id().as_bytes()).expect("a key");
-        let addr = iroh::EndpointAddr::new(id).with_ip_addr(at_a.addrs()[0]);
-        let connection = endpoint.connect(addr, Wire::V1.alpn()).await.expect("anybody may knock");
-        let closed = connection.closed().await;
-        endpoint.close().await;
-        closed
-    });
+crate::over_kinds! {
+    a_stranger_is_told_that_it_is_not_admitted_and_sees_no_document,
+}
+
+async fn a_stranger_is_told_that_it_is_not_admitted_and_sees_no_document(kind: Kind) {
+    let a = node();
+    let at_a = serve(kind, &a, ANY);
+    tokio::task::block_in_place(|| put(&a, "notes:1", json!({"secret": true})));
+    let endpoint = crate::side::bare(9).await;
+    let id = iroh::EndpointId::from_bytes(a.id().as_bytes()).expect("a key");
+    let addr = iroh::EndpointAddr::new(id).with_ip_addr(at_a.addrs()[0]);
+    let connection = endpoint.connect(addr, Wire::V1.alpn()).await.expect("anybody may knock");
+    let closed = connection.closed().await;
+    endpoint.close().await;
     match closed {
         iroh::endpoint::ConnectionError::ApplicationClosed(close) => {
             let codes = [CloseCode::NotAdmitted, CloseCode::HelloDeadline].map(|it| it.code().into());
@@ -106,4 +112,5 @@ fn a_stranger_is_told_that_it_is_not_admitted_and_sees_no_document() {
         }
         other => panic!("expected a code, got {other:?}"),
     }
+    tokio::task::block_in_place(|| at_a.close_blocking());
 }

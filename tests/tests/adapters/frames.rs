@@ -1,37 +1,55 @@
 //! What the wire promises while a connection lives: order per lane, urgency between lanes, bounds on both sides.
 
-mod common;
-
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use common::{Side, Streams, pair, rogue, total, within};
 use peat_node::proto::policy::Class;
 use peat_node::proto::{CloseCode, Lane, Role, StreamId, Wire};
 use peat_node::transport::bench::Seen;
 use peat_node::transport::{Outgoing, STREAM_CREDIT};
 
+use crate::side::{Kind, Side, Streams, pair, rogue, total, within};
+
+crate::over_pairs! {
+    both_sides_learn_role_key_address_and_the_same_binding,
+    a_second_connection_has_another_binding,
+    frames_of_every_lane_arrive_in_order_in_both_directions,
+    every_frame_is_reported_as_sent_once_and_with_its_length,
+    the_largest_frame_arrives_whole,
+    stalled_lanes_stop_at_their_credit_and_hold_up_no_other,
+    critical_frames_overtake_bulk_that_was_queued_before_them,
+    a_frame_of_a_once_lane_has_a_stream_of_its_own_and_so_has_a_pulse,
+    a_dialogue_goes_to_and_fro_on_one_stream,
+    replies_count_as_sent_even_where_nobody_reads_them,
+    the_acceptor_takes_the_best_wire_that_both_speak,
+}
+
+crate::over_kinds! {
+    the_end_of_a_stream_is_told_from_its_reset,
+    a_stopped_stream_tells_its_sender_the_code_and_is_read_no_further,
+    a_lane_that_the_peer_stops_is_reported_and_goes_on_with_its_next_frame,
+    surplus_and_bidirectional_streams_are_not_granted_and_do_no_harm,
+}
+
 const BULK: Lane = Lane::Class(Class::Bulk);
 const CRITICAL: Lane = Lane::Class(Class::Critical);
 
-#[tokio::test(flavor = "multi_thread")]
-async fn both_sides_learn_role_key_address_and_the_same_binding() {
-    let ((dialler, dialled), (listener, accepted)) = pair().await;
+async fn both_sides_learn_role_key_address_and_the_same_binding(dialler: Kind, listener: Kind) {
+    let ((dialler, dialled), (listener, accepted)) = pair(dialler, listener).await;
     assert_eq!((dialled.peer, accepted.peer), (listener.id, dialler.id));
     assert_eq!(dialled.link.role, Role::Dialled);
     assert_eq!(accepted.link.role, Role::Accepted);
     assert!(dialled.link.reliable && accepted.link.reliable);
     assert!(dialled.link.rtt.is_some() && accepted.link.rtt.is_some());
-    assert_eq!(dialled.addr.as_slice(), listener.iroh.addrs());
-    assert_eq!(accepted.addr.as_slice(), dialler.iroh.addrs());
+    assert_eq!(dialled.addr.as_slice(), listener.adapter.addrs());
+    assert_eq!(accepted.addr.as_slice(), dialler.adapter.addrs());
     assert_eq!(dialled.link.binding, accepted.link.binding);
     assert_ne!(dialled.link.binding, [0; 32]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_second_connection_has_another_binding() {
-    let ((dialler, first), (listener, _accepted)) = pair().await;
-    dialler.dial(listener.id, listener.iroh.addrs().to_vec());
+async fn a_second_connection_has_another_binding(dialler: Kind, listener: Kind) {
+    let ((dialler, first), (listener, _accepted)) = pair(dialler, listener).await;
+    dialler.dial(listener.id, listener.adapter.addrs().to_vec());
     let second = dialler.connected().await;
     assert_ne!(first.id, second.id);
     assert_ne!(first.link.binding, second.link.binding);
@@ -55,9 +73,8 @@ fn by_content(streams: Streams) -> Vec<Vec<u8>> {
     lanes
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn frames_of_every_lane_arrive_in_order_in_both_directions() {
-    let ((dialler, dialled), (listener, accepted)) = pair().await;
+async fn frames_of_every_lane_arrive_in_order_in_both_directions(dialler: Kind, listener: Kind) {
+    let ((dialler, dialled), (listener, accepted)) = pair(dialler, listener).await;
     for at in 0..40 {
         for lane in Lane::LASTING {
             dialled.send(lane, frames(lane)[at].clone());
@@ -71,9 +88,8 @@ async fn frames_of_every_lane_arrive_in_order_in_both_directions() {
     assert_eq!(by_content(answered), everything());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_frame_is_reported_as_sent_once_and_with_its_length() {
-    let ((dialler, dialled), (_listener, _accepted)) = pair().await;
+async fn every_frame_is_reported_as_sent_once_and_with_its_length(dialler: Kind, listener: Kind) {
+    let ((dialler, dialled), (_listener, _accepted)) = pair(dialler, listener).await;
     let lengths = [1, 1000, 70_000];
     for length in lengths {
         dialled.send(CRITICAL, vec![7; length]);
@@ -86,18 +102,16 @@ async fn every_frame_is_reported_as_sent_once_and_with_its_length() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_largest_frame_arrives_whole() {
-    let ((_dialler, dialled), (listener, accepted)) = pair().await;
+async fn the_largest_frame_arrives_whole(dialler: Kind, listener: Kind) {
+    let ((_dialler, dialled), (listener, accepted)) = pair(dialler, listener).await;
     let frame: Vec<u8> = (0..16_usize << 20).map(|at| (at % 251) as u8).collect();
     dialled.send(BULK, frame.clone());
     let arrived = listener.collect(&accepted, |it| total(it) == frame.len()).await;
     assert!(by_content(arrived) == [frame]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn stalled_lanes_stop_at_their_credit_and_hold_up_no_other() {
-    let ((dialler, dialled), (listener, accepted)) = pair().await;
+async fn stalled_lanes_stop_at_their_credit_and_hold_up_no_other(dialler: Kind, listener: Kind) {
+    let ((dialler, dialled), (listener, accepted)) = pair(dialler, listener).await;
     let classes = &Lane::LASTING[1..];
     for lane in classes {
         (0..64).for_each(|_| dialled.send(*lane, vec![lane.index() as u8; 64 << 10]));
@@ -154,9 +168,8 @@ async fn stalled_lanes_stop_at_their_credit_and_hold_up_no_other() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn critical_frames_overtake_bulk_that_was_queued_before_them() {
-    let ((_dialler, dialled), (listener, accepted)) = pair().await;
+async fn critical_frames_overtake_bulk_that_was_queued_before_them(dialler: Kind, listener: Kind) {
+    let ((_dialler, dialled), (listener, accepted)) = pair(dialler, listener).await;
     let (count, length) = (128, 64 << 10);
     (0..count).for_each(|_| dialled.send(BULK, vec![0; length]));
     (0..count).for_each(|_| dialled.send(CRITICAL, vec![1; length]));
@@ -174,9 +187,8 @@ async fn critical_frames_overtake_bulk_that_was_queued_before_them() {
     assert!(arrived[&0] < count * length / 2, "{} bytes of bulk came first", arrived[&0]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_end_of_a_stream_is_told_from_its_reset() {
-    let side = Side::new(2).await;
+async fn the_end_of_a_stream_is_told_from_its_reset(kind: Kind) {
+    let side = Side::new(kind, 2).await;
     let (_endpoint, connection, conn) = rogue(&side).await;
     let mut ended = connection.open_uni().await.expect("room for streams");
     ended.write_all(b"whole").await.expect("connected");
@@ -207,9 +219,8 @@ async fn the_end_of_a_stream_is_told_from_its_reset() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_stopped_stream_tells_its_sender_the_code_and_is_read_no_further() {
-    let side = Side::new(2).await;
+async fn a_stopped_stream_tells_its_sender_the_code_and_is_read_no_further(kind: Kind) {
+    let side = Side::new(kind, 2).await;
     let (_endpoint, connection, conn) = rogue(&side).await;
     let mut stream = connection.open_uni().await.expect("room for streams");
     stream.write_all(b"x").await.expect("connected");
@@ -230,9 +241,8 @@ async fn a_stopped_stream_tells_its_sender_the_code_and_is_read_no_further() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_lane_that_the_peer_stops_is_reported_and_goes_on_with_its_next_frame() {
-    let side = Side::new(2).await;
+async fn a_lane_that_the_peer_stops_is_reported_and_goes_on_with_its_next_frame(kind: Kind) {
+    let side = Side::new(kind, 2).await;
     let (_endpoint, connection, conn) = rogue(&side).await;
     for round in 0..20 {
         // Stopped while idle, and in the middle of a frame that is larger than all buffers on its way.
@@ -252,9 +262,8 @@ async fn a_lane_that_the_peer_stops_is_reported_and_goes_on_with_its_next_frame(
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn surplus_and_bidirectional_streams_are_not_granted_and_do_no_harm() {
-    let side = Side::speaking(2, &[Wire::V1]).await;
+async fn surplus_and_bidirectional_streams_are_not_granted_and_do_no_harm(kind: Kind) {
+    let side = Side::speaking(kind, 2, &[Wire::V1]).await;
     let (_endpoint, connection, _conn) = rogue(&side).await;
     let bidirectional = tokio::spawn({
         let connection = connection.clone();
@@ -304,9 +313,8 @@ async fn until_ended(side: &Side, fins: usize) -> (Streams, Vec<StreamId>) {
     (streams, ended)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_frame_of_a_once_lane_has_a_stream_of_its_own_and_so_has_a_pulse() {
-    let ((_dialler, dialled), (listener, accepted)) = pair().await;
+async fn a_frame_of_a_once_lane_has_a_stream_of_its_own_and_so_has_a_pulse(dialler: Kind, listener: Kind) {
+    let ((_dialler, dialled), (listener, accepted)) = pair(dialler, listener).await;
     dialled.send(Lane::Once(Class::Bulk), "one");
     dialled.send(Lane::Once(Class::Critical), "two");
     dialled.send(Lane::Pulse, "beat");
@@ -324,9 +332,8 @@ async fn a_frame_of_a_once_lane_has_a_stream_of_its_own_and_so_has_a_pulse() {
     assert_eq!(contents, [b"beat".to_vec(), b"one".to_vec(), b"two".to_vec()]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_dialogue_goes_to_and_fro_on_one_stream() {
-    let ((dialler, dialled), (listener, accepted)) = pair().await;
+async fn a_dialogue_goes_to_and_fro_on_one_stream(dialler: Kind, listener: Kind) {
+    let ((dialler, dialled), (listener, accepted)) = pair(dialler, listener).await;
     dialled.send(Lane::Dialogue, "who");
     let heard = listener.collect(&accepted, |it| total(it) == 3).await;
     let (stream, words) = heard.into_iter().next().expect("one stream");
@@ -342,9 +349,8 @@ async fn a_dialogue_goes_to_and_fro_on_one_stream() {
     assert_eq!(streams, Streams::from([(stream, Vec::new())]));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn replies_count_as_sent_even_where_nobody_reads_them() {
-    let ((dialler, dialled), (_listener, _accepted)) = pair().await;
+async fn replies_count_as_sent_even_where_nobody_reads_them(dialler: Kind, listener: Kind) {
+    let ((dialler, dialled), (_listener, _accepted)) = pair(dialler, listener).await;
     let stream = StreamId::new(99, Role::Accepted, true);
     dialled.tell(Outgoing::Reply { stream, bytes: "hello?".into(), fin: true });
     match dialler.next().await {
@@ -353,17 +359,16 @@ async fn replies_count_as_sent_even_where_nobody_reads_them() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_acceptor_takes_the_best_wire_that_both_speak() {
-    for (dialler, listener, agreed) in [
+async fn the_acceptor_takes_the_best_wire_that_both_speak(dialler: Kind, listener: Kind) {
+    for (offers, speaks, agreed) in [
         (&Wire::ALL[..], &Wire::ALL[..], Some(Wire::V1)),
         (&[Wire::V0], &Wire::ALL[..], Some(Wire::V0)),
         (&Wire::ALL[..], &[Wire::V0], Some(Wire::V0)),
         (&[Wire::V0], &[Wire::V1], None),
     ] {
-        let dialler = Side::speaking(1, dialler).await;
-        let listener = Side::speaking(2, listener).await;
-        dialler.dial(listener.id, listener.iroh.addrs().to_vec());
+        let dialler = Side::speaking(dialler, 1, offers).await;
+        let listener = Side::speaking(listener, 2, speaks).await;
+        dialler.dial(listener.id, listener.adapter.addrs().to_vec());
         match dialler.next().await {
             Seen::Connected { link, .. } => assert_eq!(Some(link.wire), agreed),
             Seen::DialFailed { .. } => assert_eq!(agreed, None),

@@ -1,0 +1,55 @@
+//! What an endpoint counts.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Shared by the task, which writes, and whoever looks.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) accepted: AtomicU64,
+    pub(crate) retried: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) unsent: AtomicU64,
+    pub(crate) probes: AtomicU64,
+    pub(crate) handshakes: AtomicU64,
+    pub(crate) connections: AtomicU64,
+}
+
+/// The counters and gauges of an endpoint.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Callers whose handshake was begun.
+    pub accepted: u64,
+    /// Callers that were asked to prove their address first.
+    pub retried: u64,
+    /// Callers that were turned away because there were too many.
+    pub refused: u64,
+    /// Packets that the system did not take.
+    pub unsent: u64,
+    /// Tests of silent peers.
+    pub probes: u64,
+    /// Handshakes of callers under way, at most [`limits::MAX_HANDSHAKES`](peat_node::transport::limits::MAX_HANDSHAKES).
+    pub handshakes: u64,
+    /// Connections that QUIC knows, at most
+    /// [`limits::MAX_CONNECTIONS`](peat_node::transport::limits::MAX_CONNECTIONS) and the dials.
+    pub connections: u64,
+}
+
+impl Counters {
+    pub(crate) fn stats(&self) -> Stats {
+        Stats {
+            accepted: self.accepted.load(Relaxed),
+            retried: self.retried.load(Relaxed),
+            refused: self.refused.load(Relaxed),
+            unsent: self.unsent.load(Relaxed),
+            probes: self.probes.load(Relaxed),
+            handshakes: self.handshakes.load(Relaxed),
+            connections: self.connections.load(Relaxed),
+        }
+    }
+}
+
+/// Counts one.
+pub(crate) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Relaxed);
+}
