@@ -9,9 +9,11 @@ use automerge::marks::{ExpandMark, Mark};
 use automerge::transaction::Transactable;
 use automerge::{ActorId, AutoCommit, Automerge, ChangeHash, ObjType, ROOT, ReadDoc, ScalarValue};
 use peat_node::Ticket;
+use peat_proto::reconcile::{Frozen, Item, Ranges, SetKey, State, SymbolSet, answer};
 use peat_proto::store::Record;
+use peat_proto::wire::v1::{Cells, Shares, Subject};
 use peat_proto::wire::{Delta, Hello, Label, Summary};
-use peat_proto::{Heads, Invitation, PeerId, Rng};
+use peat_proto::{DocId, Heads, Invitation, PeerId, Rng};
 use serde_json::Value;
 
 /// Longer vectors teach nothing that a short one does not.
@@ -20,6 +22,8 @@ const LONGEST: usize = 4096;
 fn main() -> io::Result<()> {
     vectors()?;
     control()?;
+    v1()?;
+    compared()?;
     records()?;
     tickets()?;
     worlds()?;
@@ -72,6 +76,88 @@ fn control() -> io::Result<()> {
     for (name, seen) in [("summary", None), ("summary_seen", Some([2; 32]))] {
         let summary = Summary { documents: 3, digest: [1; 32], seen }.frame();
         write("control", name, &summary[Label::Summary.header_len()..])?;
+    }
+    Ok(())
+}
+
+/// Frames of our own wire, whole and in pieces; their bodies; greetings with proofs.
+fn v1() -> io::Result<()> {
+    let vectors = include_str!("../../peat-proto/tests/data/v1-vectors.txt");
+    let packed = format!("packed {}", include_str!("../../peat-proto/tests/data/v1-packed.txt"));
+    let mut bodies = Vec::new();
+    for line in vectors.lines().chain([packed.trim()]) {
+        let (name, digits) = line.split_once(' ').expect("name and digits");
+        let frame = hex::decode(digits).expect("hexadecimal digits");
+        write("v1_frames", name, &[&[0][..], &frame].concat())?;
+        write("v1_frames", &format!("{name}_in_pieces"), &[&[3, 1, 2, 9][..], &frame, &[3, 0xfe, 1, 1]].concat())?;
+        write("v1_frames", &format!("{name}_cut"), &[&[0][..], &frame[..frame.len() - 1]].concat())?;
+        let header = frame.iter().take_while(|byte| **byte >= 0x80).count() + 1;
+        let body = &frame[header..];
+        write("v1_body", name, body)?;
+        write("v1_body", &format!("{name}_cut"), &body[..body.len() - 1])?;
+        bodies.push((name.to_owned(), body[1..].to_vec()));
+    }
+    let body = |wanted: &str| bodies.iter().find(|(name, _)| name == wanted).map(|(_, body)| body.clone());
+    let hello = body("hello").expect("a vector");
+    for proof in ["proof_none", "proof_formation", "proof_both"] {
+        let proof_body = body(proof).expect("a vector");
+        write("v1_handshake", proof, &[&[hello.len() as u8][..], &hello, &proof_body].concat())?;
+        write("v1_handshake", &format!("{proof}_cut"), &[&[hello.len() as u8 - 1][..], &hello, &proof_body].concat())?;
+    }
+    Ok(())
+}
+
+/// What honest sides say when they compare sets: the laws' own sets against others.
+fn compared() -> io::Result<()> {
+    let set = |count: u32, state: u8| {
+        let mut set = SymbolSet::default();
+        for number in 0..count {
+            let doc = DocId::new(&format!("notes:{number}")).expect("a valid name");
+            let heads = Heads::new(vec![ChangeHash([if number % 7 == 0 { state } else { 1 }; 32])]);
+            set.insert(&Item::new(&SetKey::public(), &doc, 0, State::Heads(&heads)), number);
+        }
+        set
+    };
+    for (name, count, state) in
+        [("equal", 40, 1), ("fewer", 33, 1), ("more", 60, 1), ("changed", 40, 2), ("empty", 0, 1)]
+    {
+        let mut theirs = set(count, state);
+        let symbols = theirs.len();
+        let frozen = Frozen::of([&mut theirs], 40 + symbols);
+        for cells in [frozen.len(), 4] {
+            let cells = (0..cells).map(|index| frozen.cell(index)).collect();
+            let frame = Cells { epoch: 1, symbols, from: 0, cells }.frame();
+            let header = frame.iter().take_while(|byte| **byte >= 0x80).count() + 2;
+            write("v1_sketch", &format!("{name}_{}", frame.len()), &frame[header..])?;
+        }
+    }
+    for (name, count, state) in
+        [("equal", 300, 1), ("fewer", 40, 1), ("more", 400, 1), ("changed", 300, 2), ("empty", 0, 1)]
+    {
+        let (ours, theirs) = (set(300, 1), set(count, state));
+        let (mut ranges, mut input) = (Ranges::default(), Vec::new());
+        loop {
+            let asked = ranges.ask();
+            if asked.is_empty() {
+                break;
+            }
+            let answers: Vec<_> = asked.into_iter().map(|prefix| (prefix, answer(&[&theirs], &prefix))).collect();
+            for (prefix, answer) in &answers {
+                assert!(ranges.heard(&[&ours], *prefix, answer.clone()), "an honest answer");
+                while ranges.has_work() {
+                    let _ = ranges.work(&[&ours]);
+                }
+            }
+            for answers in answers.chunks(Shares::PER_FRAME) {
+                let frame = Shares { subject: Subject::Shared, answers: answers.to_vec() }.frame();
+                let header = frame.iter().take_while(|byte| **byte >= 0x80).count() + 2;
+                let len = u16::try_from(frame.len() - header).expect("at most 8 KiB");
+                input.extend_from_slice(&len.to_be_bytes());
+                input.extend_from_slice(&frame[header..]);
+            }
+        }
+        write("v1_ranges", name, &input)?;
+        write("v1_ranges", &format!("{name}_cut"), &input[..input.len() - 1])?;
     }
     Ok(())
 }

@@ -14,6 +14,16 @@ pub struct Formation {
     pub secret: FormationSecret,
 }
 
+impl Formation {
+    /// What the keys of our own wire are derived from: 32 bytes of name and secret.
+    pub(crate) fn root(&self) -> [u8; 32] {
+        let name = self.id.0.as_bytes();
+        let mut hasher = blake3::Hasher::new_derive_key("peat 2026 formation v1");
+        hasher.update(&(name.len() as u64).to_be_bytes()).update(name).update(&self.secret.0);
+        *hasher.finalize().as_bytes()
+    }
+}
+
 /// The name of a formation: any text that is not empty, compared byte by byte.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FormationId(String);

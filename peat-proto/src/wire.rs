@@ -13,6 +13,7 @@
 mod interim;
 mod kit;
 pub mod v0;
+pub mod v1;
 
 pub use interim::{ControlError, Hello, Summary};
 pub use v0::{

@@ -21,9 +21,11 @@ mod fleet;
 #[path = "../../peat-proto/tests/common/heap.rs"]
 pub mod heap;
 mod seal;
+mod v1;
 
 pub use admission::admit;
 pub use fleet::world;
+pub use v1::{v1_body, v1_frames, v1_handshake, v1_ranges, v1_sketch};
 
 /// A law, by the name of its fuzz target and its corpus.
 pub type Law = (&'static str, fn(&[u8]) -> bool);
@@ -37,6 +39,11 @@ pub const ALL: &[Law] = &[
     ("frames", frames),
     ("record", record),
     ("ticket", ticket),
+    ("v1_body", v1_body),
+    ("v1_frames", v1_frames),
+    ("v1_handshake", v1_handshake),
+    ("v1_ranges", v1_ranges),
+    ("v1_sketch", v1_sketch),
     ("world", world),
 ];
 

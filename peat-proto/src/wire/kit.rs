@@ -3,6 +3,10 @@
 use automerge::ChangeHash;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+mod pieces;
+
+pub(super) use pieces::Pieces;
+
 /// The first `len` bytes, sharing the buffer.
 pub(super) fn take(bytes: &mut Bytes, len: usize) -> Option<Bytes> {
     (len <= bytes.len()).then(|| bytes.split_to(len))
@@ -61,8 +65,8 @@ pub(super) fn take_uleb(bytes: &mut Bytes) -> Result<u64, BadNumber> {
     Err(BadNumber::Malformed)
 }
 
-pub(super) fn put_uleb(out: &mut BytesMut, number: usize) {
-    let mut rest = number;
+pub(super) fn put_uleb(out: &mut BytesMut, number: impl Into<Number>) {
+    let Number(mut rest) = number.into();
     while rest >= 0x80 {
         out.put_u8(rest as u8 | 0x80);
         rest >>= 7;
@@ -70,8 +74,24 @@ pub(super) fn put_uleb(out: &mut BytesMut, number: usize) {
     out.put_u8(rest as u8);
 }
 
+/// A number that [`put_uleb`] writes.
+pub(super) struct Number(u64);
+
+impl From<u64> for Number {
+    fn from(number: u64) -> Self {
+        Self(number)
+    }
+}
+
+impl From<usize> for Number {
+    fn from(number: usize) -> Self {
+        // No platform has a larger one.
+        Self(number as u64)
+    }
+}
+
 /// Bytes that [`put_uleb`] writes.
-pub(super) fn uleb_len(number: usize) -> usize {
-    let bits = usize::BITS - number.leading_zeros();
+pub(super) fn uleb_len(number: impl Into<Number>) -> usize {
+    let bits = u64::BITS - number.into().0.leading_zeros();
     bits.div_ceil(7).max(1) as usize
 }

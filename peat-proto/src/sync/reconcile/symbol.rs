@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::formation::Formation;
+
 /// Decides all symbols. Only nodes with the same key can compare sketches and ranges.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SetKey([u8; 32]);
@@ -17,8 +19,8 @@ impl SetKey {
 
     /// The key of the members of a formation.
     #[must_use]
-    pub fn of_formation(secret: &[u8; 32]) -> Self {
-        Self(blake3::derive_key("peat 2026 formation set key v1", secret))
+    pub fn of_formation(formation: &Formation) -> Self {
+        Self(blake3::derive_key("peat 2026 formation set key v1", &formation.root()))
     }
 
     /// Names the key without telling it.

@@ -218,7 +218,9 @@ fn what_was_frozen_stays_as_it_was() {
 
 #[test]
 fn sets_under_different_keys_have_different_symbols_and_equal_digests() {
-    let key = SetKey::of_formation(&[7; 32]);
+    let secret = crate::FormationSecret::from_bytes(&[7; 32]).expect("a secret");
+    let id = crate::FormationId::new("alpha").expect("a name");
+    let key = SetKey::of_formation(&crate::Formation { id, secret });
     assert_ne!(key.id(), SetKey::public().id());
     let (one, other) = (item(&key, 1, 1), item(&SetKey::public(), 1, 1));
     assert!(!one.symbol.is_same_document(&other.symbol));
