@@ -33,7 +33,7 @@ mod tests;
 pub use auth::{Dialect, Formation, Handshake, Outcome, Progress};
 pub use config::{Config, Family, Kin, Warts};
 pub use frame::{BATCH_KEY, Bad, Batch, Frame, NEGENTROPY_KEY, TTL, heartbeat, kind, read_heartbeat};
-pub use io::{Input, Output, is_opened_by, is_uni};
+pub use io::{Input, Output};
 pub use library::{Field, Head, Library, V07, V12};
 pub use member::Member;
 pub use mesh::{Mesh, Said};

@@ -8,7 +8,7 @@ use peat_proto::{ConnId, PeerId, Role, StreamId, Time};
 
 use super::auth::{Handshake, Outcome, Progress};
 use super::config::Family;
-use super::io::{Output, is_uni};
+use super::io::Output;
 use super::library::Library;
 use super::peer::{LegacyPeer, Task};
 use super::streams::{Inbound, Own};
@@ -259,8 +259,7 @@ impl<L: Library> LegacyPeer<L> {
         let limit = self.config.streams.unwrap_or(u64::MAX);
         let conn = self.conns.get_mut(&id)?;
         let kind = usize::from(uni);
-        let side = u64::from(conn.role == Role::Accepted);
-        let stream = StreamId(4 * conn.opened[kind] + 2 * u64::from(uni) + side);
+        let stream = StreamId::new(conn.opened[kind], conn.role, !uni);
         conn.opened[kind] += 1;
         if let Some(own) = own {
             conn.own.insert(stream, own);
@@ -281,7 +280,7 @@ impl<L: Library> LegacyPeer<L> {
     pub(super) fn write(&mut self, id: ConnId, stream: StreamId, bytes: Vec<u8>, fin: bool) {
         let output = Output::Write { conn: id, stream, bytes: Bytes::from(bytes), fin };
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        let waiting = &mut conn.waiting[usize::from(is_uni(stream))];
+        let waiting = &mut conn.waiting[usize::from(!stream.is_bidirectional())];
         let waits = |output: &Output| matches!(output, Output::Open { stream: opened, .. } if *opened == stream);
         if waiting.iter().any(waits) {
             waiting.push_back(output);
@@ -294,7 +293,7 @@ impl<L: Library> LegacyPeer<L> {
     pub(super) fn released(&mut self, id: ConnId, stream: StreamId) {
         let limit = self.config.streams.unwrap_or(u64::MAX);
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        let kind = usize::from(is_uni(stream));
+        let kind = usize::from(!stream.is_bidirectional());
         conn.open[kind].remove(&stream);
         while let Some(output) = conn.waiting[kind].front() {
             if let Output::Open { stream, .. } = output {

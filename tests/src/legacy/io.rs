@@ -109,15 +109,3 @@ pub enum Output {
         peer: PeerId,
     },
 }
-
-/// Whether a stream is unidirectional.
-#[must_use]
-pub fn is_uni(stream: StreamId) -> bool {
-    stream.0 & 2 != 0
-}
-
-/// Whether a stream was opened by the side with this role.
-#[must_use]
-pub fn is_opened_by(stream: StreamId, role: Role) -> bool {
-    (stream.0 & 1 == 1) == (role == Role::Accepted)
-}

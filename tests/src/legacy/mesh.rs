@@ -7,7 +7,7 @@ use bytes::Bytes;
 use peat_proto::{ConnId, Now, PeerId, Rng, Role, StreamId, Time};
 
 use super::config::Family;
-use super::io::{Input, Output, is_opened_by, is_uni};
+use super::io::{Input, Output};
 use super::member::Member;
 
 /// Unix time at which a mesh begins, in milliseconds.
@@ -290,10 +290,13 @@ impl Mesh {
     /// Gives a stream back to its opener once both halves are over. The node binary never takes in a unidirectional one.
     fn release(&mut self, conn: ConnId, stream: StreamId) {
         let Some(end) = self.ends.get(&conn).copied() else { return };
-        let (opener, acceptor) = if is_opened_by(stream, end.role) { (conn, end.other) } else { (end.other, conn) };
+        let (opener, acceptor) = if stream.opener() == end.role { (conn, end.other) } else { (end.other, conn) };
         let over = |conn: ConnId| self.halves.get(&(conn, stream)).is_some_and(|half| half.over);
         let Some(reader) = self.ends.get(&acceptor).map(|end| &self.members[end.member]) else { return };
-        let read = if is_uni(stream) { reader.config().family == Family::HostRuntime } else { over(acceptor) };
+        let read = match stream.is_bidirectional() {
+            true => over(acceptor),
+            false => reader.config().family == Family::HostRuntime,
+        };
         if over(opener) && read {
             self.later(opener, |conn| Input::Released { conn, stream });
         }

@@ -4,7 +4,7 @@ use peat_proto::{ConnId, PeerId, StreamId};
 
 use super::config::Family;
 use super::frame::{Bad, Frame, kind, read_heartbeat};
-use super::io::{Output, is_opened_by, is_uni};
+use super::io::Output;
 use super::library::Library;
 use super::peer::LegacyPeer;
 
@@ -45,7 +45,7 @@ impl<L: Library> LegacyPeer<L> {
     pub(super) fn received(&mut self, id: ConnId, stream: StreamId, bytes: &[u8], fin: bool) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let (role, peer) = (conn.role, conn.peer);
-        if is_opened_by(stream, role) {
+        if stream.opener() == role {
             match conn.own.get_mut(&stream) {
                 Some(Own::Handshake) => self.prove(id, stream, bytes, fin),
                 Some(Own::Channel) => self.channel_received(peer, bytes, fin),
@@ -75,7 +75,7 @@ impl<L: Library> LegacyPeer<L> {
     pub(super) fn reset(&mut self, id: ConnId, stream: StreamId) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let (role, peer) = (conn.role, conn.peer);
-        if !is_opened_by(stream, role) {
+        if stream.opener() != role {
             if let Some(inbound) = conn.inbound.get_mut(&stream).filter(|inbound| !inbound.done) {
                 (inbound.done, inbound.fin) = (true, true);
                 self.stats.malformed += 1;
@@ -105,7 +105,7 @@ impl<L: Library> LegacyPeer<L> {
 
     /// Reads what has come on a stream of the other side.
     pub(super) fn read(&mut self, id: ConnId, stream: StreamId) {
-        if is_uni(stream) {
+        if !stream.is_bidirectional() {
             return self.read_heartbeat(id, stream);
         }
         loop {

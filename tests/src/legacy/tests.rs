@@ -88,7 +88,8 @@ fn pair(mut first: Config, second: Config) -> Mesh {
 
 /// The frames of one type that one member has opened a stream for, since a position in the log.
 fn frames(mesh: &Mesh, from: usize, kind: u8, since: usize) -> Vec<Frame> {
-    let said = mesh.said[since..].iter().filter(|said| said.from == from && said.opens && !is_uni(said.stream));
+    let said =
+        mesh.said[since..].iter().filter(|said| said.from == from && said.opens && said.stream.is_bidirectional());
     said.filter_map(|said| Frame::read(&said.bytes).ok().flatten())
         .map(|(frame, _)| frame)
         .filter(|it| it.kind == kind)

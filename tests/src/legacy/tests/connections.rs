@@ -154,7 +154,7 @@ fn heartbeats_are_counted_by_whom_they_were_answered_with_heartbeats() {
         assert_eq!(sent, 12);
         assert!((11..=12).contains(&counted), "{counted}");
     }
-    let beats = mesh.said.iter().filter(|said| is_uni(said.stream));
+    let beats = mesh.said.iter().filter(|said| !said.stream.is_bidirectional());
     assert!(beats.clone().all(|said| said.fin && said.bytes.len() == 9 && said.bytes[0] == 1));
     assert_eq!(beats.count(), 24);
 }

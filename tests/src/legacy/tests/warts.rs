@@ -180,7 +180,7 @@ fn with_the_long_lived_stream_of_rc_25_every_frame_arrives() {
     }
     assert!(mesh.until(10 * SECOND, |mesh| mesh.agree(&[0, 1])));
     assert_eq!(mesh.members[1].documents().len(), 10);
-    let opened = mesh.said.iter().filter(|said| said.from == 0 && said.opens && !is_uni(said.stream)).count();
+    let opened = mesh.said.iter().filter(|said| said.from == 0 && said.opens && said.stream.is_bidirectional()).count();
     assert_eq!(opened, 1);
 }
 
@@ -189,7 +189,7 @@ fn heartbeats_to_who_does_not_read_them_stop_everything_after_a_hundred() {
     let beating = Config { streams: Some(100), recycle: None, ..Config::host_runtime() };
     let mut mesh = pair(beating.clone(), Config::node_binary());
     mesh.run(10 * MINUTE);
-    assert_eq!(mesh.said.iter().filter(|said| is_uni(said.stream)).count(), 100);
+    assert_eq!(mesh.said.iter().filter(|said| !said.stream.is_bidirectional()).count(), 100);
     assert_eq!(mesh.members[0].stats().heartbeats.0, 101);
     // Towards who reads them nothing stops.
     let mut mesh = pair(beating, Config::host_runtime());

@@ -1,0 +1,90 @@
+//! A small client of the legacy wire over real iroh on loopback: plain streams, frames made by hand, both dialects.
+//!
+//! The scenarios are written for anybody who claims to speak that wire; here they run against the model of a fielded peer.
+
+mod client;
+mod scenarios;
+mod served;
+
+use iroh::EndpointAddr;
+use peat_tests::legacy::{Config, Dialect, Family, Field, Formation, Member};
+
+use client::Auth;
+use scenarios::Subject;
+use served::Served;
+
+const FORMATION: &str = "peat";
+const SECRET: [u8; 32] = [0x42; 32];
+
+fn auth(dialect: Dialect) -> Auth {
+    Some((dialect, Formation::new(FORMATION, &SECRET)))
+}
+
+impl Subject for Served {
+    fn addr(&self) -> EndpointAddr {
+        self.addr.clone()
+    }
+
+    async fn put(&self, key: &str, value: i64) {
+        let key = key.to_owned();
+        self.act(move |member, now| member.put(now, &key, "v", Some(&Field::Int(value)))).await;
+    }
+
+    async fn delete(&self, key: &str) {
+        let key = key.to_owned();
+        self.act(move |member, now| member.bury(now, &key, Some("over"))).await;
+    }
+
+    async fn until(&self, key: &str, value: Option<i64>) {
+        let key = key.to_owned();
+        self.until(move |member| member.fields(&key).get("v").cloned() == value.map(Field::Int)).await;
+    }
+
+    async fn dial(&self, client: EndpointAddr) {
+        self.dial(client).await;
+    }
+}
+
+async fn served(family: Family, auth: Auth) -> Served {
+    let config = match family {
+        Family::NodeBinary => Config::node_binary(),
+        Family::HostRuntime => Config::host_runtime(),
+    };
+    Served::start(Config { auth, ..config }, Member::v07).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_binary_behind_dialect_m() {
+    let subject = served(Family::NodeBinary, auth(Dialect::M)).await;
+    scenarios::documents(&subject, &auth(Dialect::M)).await;
+    scenarios::snapshots(&subject, &auth(Dialect::M)).await;
+    scenarios::batches(&subject, &auth(Dialect::M)).await;
+    scenarios::deletion(&subject, &auth(Dialect::M)).await;
+    scenarios::bad_frames(&subject, &auth(Dialect::M)).await;
+    scenarios::strangers(&subject, Dialect::M).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_runtime_behind_dialect_p() {
+    let subject = served(Family::HostRuntime, auth(Dialect::P)).await;
+    scenarios::documents(&subject, &auth(Dialect::P)).await;
+    scenarios::snapshots(&subject, &auth(Dialect::P)).await;
+    scenarios::batches(&subject, &auth(Dialect::P)).await;
+    scenarios::deletion(&subject, &auth(Dialect::P)).await;
+    scenarios::bad_frames(&subject, &auth(Dialect::P)).await;
+    scenarios::heartbeats(&subject, &auth(Dialect::P)).await;
+    scenarios::strangers(&subject, Dialect::P).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_runtime_that_dials() {
+    let subject = served(Family::HostRuntime, auth(Dialect::P)).await;
+    scenarios::being_dialled(&subject, &auth(Dialect::P)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_without_authentication() {
+    let subject = served(Family::NodeBinary, None).await;
+    scenarios::documents(&subject, &None).await;
+    scenarios::many_streams(&subject, &None).await;
+}
