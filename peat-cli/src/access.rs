@@ -12,7 +12,7 @@ use peat_node::{DocId, LevelError, Node, OpenError, Options, PeerId, Ticket};
 
 use crate::control::{Answer, Blob, Cell, Client, Entry, Outcome, Page, Request};
 use crate::failure::{Code, Failure};
-use crate::{status, wait};
+use crate::{policy, rm, status, wait};
 
 /// A request that has been handed to the node; calling it waits for the outcome.
 pub(crate) type Started = Box<dyn FnOnce() -> Outcome + Send>;
@@ -146,6 +146,25 @@ fn begin(node: &Node, request: Request) -> Result<Started, Failure> {
                 let listings = pending.wait()?.into_iter().filter(|listing| behind(listing.doc.as_str()));
                 Ok(Answer::Page(page(listings.map(Entry::from))))
             })
+        }
+        Request::Delete { key, reason } => {
+            let pending = node.delete(&doc(&key)?, reason.as_deref());
+            Box::new(move || pending.wait().map(|()| Answer::Done).map_err(|error| Failure::delete(&key, &error)))
+        }
+        Request::Deleted { prefix, after } => {
+            let pending = node.deleted(&prefix);
+            Box::new(move || Ok(Answer::Buried(rm::page(pending.wait()?, after.as_deref()))))
+        }
+        Request::Rules => {
+            let pending = node.rules();
+            Box::new(move || {
+                let rules = pending.wait().ok_or(peat_node::ReadError::Closed)?;
+                Ok(Answer::Rules { text: rules.to_toml() })
+            })
+        }
+        Request::SetRules { collection, settings } => {
+            let node = node.clone();
+            Box::new(move || policy::change(&node, &collection, &settings).map(|()| Answer::Done))
         }
         Request::Status => {
             let (node, pending) = (node.clone(), node.stats());

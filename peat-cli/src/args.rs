@@ -58,7 +58,25 @@ pub(crate) enum Command {
         /// Only keys that start with this
         #[arg(default_value = "", hide_default_value = true)]
         prefix: String,
+        /// List deleted documents instead
+        #[arg(long)]
+        deleted: bool,
     },
+    /// Delete a document
+    #[command(after_help = "\
+What that means is the policy of the document's collection. Where it deletes softly, the document is hidden, and a put \
+brings it back; where it leaves tombstones, the document is gone for good and cannot be written again; other \
+collections keep their documents. The deletion reaches every node that the collection does.")]
+    Rm {
+        /// The document, as `collection:id`
+        key: DocId,
+        /// Why, for those who ask later; 512 bytes at most
+        #[arg(long, value_name = "TEXT", value_parser = reason)]
+        reason: Option<String>,
+    },
+    /// Show or change what this node does with which collection
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Read documents from a file
     Import(ImportArgs),
     /// Write a document to standard output
@@ -77,6 +95,27 @@ pub(crate) enum Command {
     Status,
     /// Show two nodes keeping 50 documents of real air traffic equal
     Demo,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Print the whole policy as a TOML file, or that of one collection
+    Show {
+        /// A collection, or `*` for all that have no policy of their own
+        collection: Option<String>,
+    },
+    /// Change the policy of one collection, at once and for good
+    #[command(after_help = "\
+class=critical|high|normal|low|bulk, mode=full|latest|windowed:SECONDS, direction=upward|downward|lateral|broadcast, \
+deletion=tombstone|soft|implicit|immutable, retention=TIME, ttl=TIME|none, and write= and delete= lists of parent, \
+child, sibling and other. A TIME is a whole number of s, m, h or d.")]
+    Set {
+        /// A collection, or `*` for all that have no policy of their own
+        collection: String,
+        /// What to change, as in `class=high`; several are changed together or not at all
+        #[arg(required = true, value_name = "KEY=VALUE", value_parser = setting)]
+        settings: Vec<(String, String)>,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -133,11 +172,26 @@ pub(crate) struct ServeArgs {
     /// Let every node in, also strangers
     #[arg(long)]
     pub(crate) open: bool,
+    /// Go over to the policy in this TOML file, and keep it: see `peat policy show`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+    /// This node's place in the hierarchy, kept like --policy: a leaf has parents, a hub takes all others as children
+    #[arg(long, value_enum)]
+    pub(crate) role: Option<Place>,
+    /// A node above this one, kept like --policy; may be repeated
+    #[arg(long, value_name = "ID", value_parser = peer)]
+    pub(crate) parent: Vec<PeerId>,
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
     /// End when standard input ends, so that the process cannot outlive the one that started it
     #[arg(long, hide = true)]
     pub(crate) tied: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Place {
+    Leaf,
+    Hub,
 }
 
 #[derive(Debug, Clone, clap::Args)]
@@ -173,6 +227,15 @@ pub(crate) struct SyncArgs {
 
 fn peer(text: &str) -> Result<PeerId, &'static str> {
     PeerId::from_hex(text).ok_or("an id is 64 hexadecimal digits, as `peat id` prints it")
+}
+
+fn reason(text: &str) -> Result<String, &'static str> {
+    if (1..=512).contains(&text.len()) { Ok(text.to_owned()) } else { Err("a text of 1 to 512 bytes") }
+}
+
+fn setting(text: &str) -> Result<(String, String), &'static str> {
+    let (key, value) = text.split_once('=').ok_or("a setting is KEY=VALUE")?;
+    Ok((key.trim().to_owned(), value.trim().to_owned()))
 }
 
 fn seconds(text: &str) -> Result<Duration, &'static str> {

@@ -52,6 +52,14 @@ pub(crate) enum Request {
     Export { key: String },
     /// One page of the documents whose key starts with `prefix` and is greater than `after`.
     List { prefix: String, after: Option<String> },
+    /// Deletes a document.
+    Delete { key: String, reason: Option<String> },
+    /// One page of the deleted documents, like `List`.
+    Deleted { prefix: String, after: Option<String> },
+    /// The node's rules, as a file.
+    Rules,
+    /// Changes the policy of one collection.
+    SetRules { collection: String, settings: Vec<(String, String)> },
     /// Counters and connections.
     Status,
     /// The node's ticket.
@@ -82,6 +90,8 @@ pub(crate) enum Answer {
     Document { value: Value },
     Bytes { bytes: Blob },
     Page(Page),
+    Buried(Buried),
+    Rules { text: String },
     Status(Box<Status>),
     Ticket { ticket: String },
 }
@@ -92,6 +102,25 @@ pub(crate) struct Page {
     pub(crate) entries: Vec<Entry>,
     /// Whether there may be more behind the last one.
     pub(crate) more: bool,
+}
+
+/// Some deleted documents in key order.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Buried {
+    pub(crate) entries: Vec<Grave>,
+    /// Whether there may be more behind the last one.
+    pub(crate) more: bool,
+}
+
+/// One deleted document; without more than its key where it was deleted softly.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Grave {
+    pub(crate) key: String,
+    pub(crate) soft: bool,
+    pub(crate) by: Option<String>,
+    /// Unix milliseconds by the clock of whoever deleted it.
+    pub(crate) at_ms: Option<u64>,
+    pub(crate) reason: Option<String>,
 }
 
 /// One document.
@@ -109,6 +138,8 @@ pub(crate) struct Status {
     pub(crate) id: String,
     pub(crate) serving: bool,
     pub(crate) documents: u64,
+    /// Deleted documents that are remembered.
+    pub(crate) markers: u64,
     pub(crate) loaded: u64,
     pub(crate) cache_bytes: u64,
     pub(crate) edits: u64,
@@ -194,6 +225,10 @@ mod tests {
             Request::Get { key: key() },
             Request::Export { key: key() },
             Request::List { prefix: String::new(), after: Some(key()) },
+            Request::Delete { key: key(), reason: Some("dup".to_owned()) },
+            Request::Deleted { prefix: String::new(), after: None },
+            Request::Rules,
+            Request::SetRules { collection: "*".to_owned(), settings: vec![("ttl".to_owned(), "1h".to_owned())] },
             Request::Status,
             Request::Ticket,
             Request::Sync { ticket: "peat".to_owned(), timeout },

@@ -3,9 +3,11 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use peat_node::proto;
 use peat_node::proto::store::StoreFault;
+use peat_node::rules::BadRules;
 use peat_node::store::OpenFault;
-use peat_node::{OpenError, ReadError, WriteError};
+use peat_node::{DeleteError, OpenError, ReadError, WriteError};
 use serde::{Deserialize, Serialize};
 
 /// One thing that went wrong: `message` says what, `hint` what to do about it.
@@ -24,6 +26,7 @@ pub(crate) enum Code {
     BadKey,
     BadJson,
     BadFile,
+    BadPolicy,
     BadRow,
     UnknownKey,
     NotInitialised,
@@ -36,6 +39,8 @@ pub(crate) enum Code {
     Store,
     KeyExposed,
     Document,
+    Deleted,
+    Kept,
     TooLarge,
     RowsFailed,
     Unequal,
@@ -88,7 +93,7 @@ impl Code {
     pub(crate) const fn exit(self) -> Exit {
         match self {
             Self::BrokenPipe => Exit::Success,
-            Self::Usage | Self::BadKey | Self::BadJson | Self::BadFile | Self::BadRow => Exit::Usage,
+            Self::Usage | Self::BadKey | Self::BadJson | Self::BadFile | Self::BadPolicy | Self::BadRow => Exit::Usage,
             Self::UnknownKey | Self::NotInitialised | Self::NotServing => Exit::NotFound,
             Self::Locked => Exit::Locked,
             Self::Unreachable | Self::Refused | Self::Timeout => Exit::Peer,
@@ -96,6 +101,8 @@ impl Code {
             Self::RowsFailed => Exit::Rows,
             Self::Interrupted => Exit::Interrupted,
             Self::Document
+            | Self::Deleted
+            | Self::Kept
             | Self::TooLarge
             | Self::Unequal
             | Self::Busy
@@ -122,7 +129,7 @@ impl Code {
 
     /// Whether the fault lies in one row or document, so that an import goes on with the next.
     pub(crate) const fn is_of_one_row(self) -> bool {
-        matches!(self, Self::BadKey | Self::BadJson | Self::BadRow | Self::Document | Self::TooLarge)
+        matches!(self, Self::BadKey | Self::BadJson | Self::BadRow | Self::Document | Self::Deleted | Self::TooLarge)
     }
 }
 
@@ -154,6 +161,9 @@ impl Failure {
                 (Code::Store, "use the version of peat that wrote it, or choose another --dir")
             }
             OpenError::Damaged(_) | OpenError::Store(_) => of_store(StoreFault::Damaged),
+            OpenError::Rules(_) => {
+                (Code::BadPolicy, "mend `policy.toml` there, or remove it to go back to the default")
+            }
             OpenError::Locked => (Code::Locked, "wait until that process has ended, or choose another --dir"),
             OpenError::NotInitialised => (Code::NotInitialised, "run `peat init` first, or choose another --dir"),
             OpenError::KeyExposed => (Code::KeyExposed, "run `chmod 600` on the key file if nobody has copied it"),
@@ -161,6 +171,32 @@ impl Failure {
             _ => (Code::Store, "check the directory's permissions and its disk, or choose another --dir"),
         };
         Self::new(code, format!("{}: {error}", dir.display()), hint)
+    }
+
+    /// Why a document was not deleted.
+    pub(crate) fn delete(key: &str, error: &DeleteError) -> Self {
+        use proto::DeleteError::{Deleted, Expires, Immutable, NotFound};
+        match error {
+            DeleteError::Refused(NotFound) => Self::unknown_key(key),
+            DeleteError::Refused(Deleted) => Self::new(
+                Code::Deleted,
+                format!("{key} is deleted already"),
+                "`peat ls --deleted` shows by whom and why",
+            ),
+            DeleteError::Refused(Expires | Immutable) => Self::new(
+                Code::Kept,
+                format!("{key}: {error}"),
+                "see `peat policy show`, and change it with `peat policy set`",
+            ),
+            DeleteError::Refused(_) => Self::new(Code::Document, format!("{key}: {error}"), "see `peat status`"),
+            DeleteError::Store(fault) => (*fault).into(),
+            _ => StoreFault::Closed.into(),
+        }
+    }
+
+    /// Why a text is not a policy.
+    pub(crate) fn rules(error: &BadRules) -> Self {
+        Self::new(Code::BadPolicy, error, "`peat policy show` prints a whole one; docs/operations.md explains it")
     }
 
     /// Why a file could not be read.
@@ -207,6 +243,7 @@ impl<E: fmt::Display> From<WriteError<E>> for Failure {
         match error {
             WriteError::Store(fault) | WriteError::Unreadable(fault) => fault.into(),
             WriteError::TooLarge => Self::new(Code::TooLarge, error, "split the value over several documents"),
+            WriteError::Deleted => Self::new(Code::Deleted, error, "its collection keeps it so; choose another key"),
             WriteError::NotAnObject => Self::new(Code::BadJson, error, "give an object, as in '{\"speed\": 12}'"),
             WriteError::Closed => StoreFault::Closed.into(),
             WriteError::TooDeep(_) | WriteError::Value(_) => Self::new(Code::BadJson, error, "give a flatter object"),

@@ -10,6 +10,8 @@ mod failure;
 mod import;
 mod net;
 mod output;
+mod policy;
+mod rm;
 mod serve;
 mod status;
 mod sync;
@@ -55,7 +57,10 @@ fn run(args: Args, output: &mut Output) -> Result<(), Failure> {
         Command::Ticket => status::ticket(&dir?, output),
         Command::Put { key, value } => export::put(&dir?, &key, &value, output),
         Command::Get { key } => export::get(&dir?, &key, output),
-        Command::Ls { prefix } => export::ls(&dir?, &prefix, output),
+        Command::Ls { prefix, deleted: false } => export::ls(&dir?, &prefix, output),
+        Command::Ls { prefix, deleted: true } => rm::ls(&dir?, &prefix, output),
+        Command::Rm { key, reason } => rm::rm(&dir?, &key, reason, output),
+        Command::Policy(command) => policy::run(&dir?, &command, output),
         Command::Import(args) => import::run(&dir?, &args, output),
         Command::Export { key, format } => export::export(&dir?, &key, format, output),
         Command::Serve(args) => serve::run(&dir?, &args, output),

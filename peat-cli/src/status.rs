@@ -64,6 +64,7 @@ pub(crate) fn of(node: &Node, stats: &Stats) -> Status {
         id: node.id().to_string(),
         serving: false,
         documents: stats.documents,
+        markers: stats.markers,
         loaded: stats.loaded,
         cache_bytes: stats.cache_bytes as u64,
         edits: stats.edits,
@@ -102,6 +103,9 @@ impl fmt::Display for Report {
         writeln!(f, "directory  {dir}")?;
         writeln!(f, "serving    {}", if status.serving { "yes" } else { "no" })?;
         write!(f, "documents  {}", status.documents)?;
+        if status.markers > 0 {
+            write!(f, "\ndeleted    {}, remembered for ever", status.markers)?;
+        }
         for (count, what) in [
             (status.quarantined, "documents that the store could not load"),
             (status.store_faults, "store commands that failed"),

@@ -4,8 +4,8 @@
 //! It lives in the file `peers` of the data directory, replaced atomically, readable by its owner alone because it
 //! holds secrets. What cannot be read is an error and is never taken for an empty book.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +16,7 @@ use peat_proto::{Invitation, PeerId};
 use serde_json::{Value, json};
 
 use crate::error::{OpenError, at};
+use crate::file;
 
 /// Most peers that are remembered; of those that are not wanted, the one longest unused gives way.
 pub(crate) const MAX_PEERS: usize = 1024;
@@ -219,7 +220,7 @@ impl Saver {
         let thread = thread::Builder::new().name("peat-peers".to_owned()).spawn(move || {
             while let Ok(()) = woken.recv() {
                 let text = lock(&shared).take();
-                if let Some(Err(error)) = text.map(|text| replace(&path, &text)) {
+                if let Some(Err(error)) = text.map(|text| file::replace(&path, &text)) {
                     tracing::warn!(%error, "the address book was not saved");
                 }
             }
@@ -251,29 +252,10 @@ fn lock<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Replaces a file so that a crash leaves the old text or the new.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let temporary = path.with_extension("new");
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        options.mode(0o600);
-    }
-    let mut file = options.open(&temporary)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    #[cfg(unix)]
-    if let Some(dir) = path.parent() {
-        File::open(dir)?.sync_all()?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const THEIRS: Invitation = Invitation([2; 32]);

@@ -5,6 +5,7 @@
 //! | `key`        | Ed25519 seed, 64 hexadecimal digits; readable by the owner alone                   |
 //! | `invitation` | secret that admits its bearer, likewise; a new one is drawn when it was deleted    |
 //! | `peat.redb`  | the store                                                                          |
+//! | `policy.toml`| the node's [`Rules`](crate::Rules), where they are not the default ones             |
 //! | `lock`       | locked by the process that uses the directory                                      |
 //! | `closed`     | left by a clean close, see below                                                   |
 //!
@@ -30,6 +31,8 @@ use peat_proto::store::StoreFault;
 use peat_proto::{Boot, Invitation, PeerId};
 
 use crate::error::{OpenError, at};
+use crate::file;
+use crate::rules::Rules;
 use crate::store::disk::{DiskStore, Meta};
 use crate::store::{OpenFault, Store};
 
@@ -38,6 +41,10 @@ const INVITATION: &str = "invitation";
 const STORE: &str = "peat.redb";
 const LOCK: &str = "lock";
 const CLOSED: &str = "closed";
+const RULES: &str = "policy.toml";
+
+/// Largest policy file, in bytes: some 5,000 collections.
+const MAX_RULES: u64 = 1 << 20;
 
 /// A data directory that this process alone uses, until this is dropped.
 #[derive(Debug)]
@@ -295,6 +302,24 @@ fn write_secret(dir: &Path, name: &str, secret: &[u8; 32]) -> io::Result<()> {
     file.sync_all().map_err(at(&draft))?;
     fs::rename(&draft, &path).map_err(at(&path))?;
     sync_dir(dir)
+}
+
+/// The node's rules, if there is a file of them.
+pub(crate) fn read_rules(dir: &Path) -> Result<Option<Rules>, OpenError> {
+    let path = dir.join(RULES);
+    let file = match File::open(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(at(&path))?,
+    };
+    let mut text = String::new();
+    file.take(MAX_RULES).read_to_string(&mut text).map_err(at(&path))?;
+    Ok(Some(Rules::parse(&text)?))
+}
+
+/// Makes these the node's rules, also after the next start.
+pub(crate) fn write_rules(dir: &Path, rules: &Rules) -> io::Result<()> {
+    let path = dir.join(RULES);
+    file::replace(&path, &rules.to_toml()).map_err(at(&path))
 }
 
 fn remove_if_there(path: &Path) -> io::Result<()> {

@@ -9,15 +9,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use peat_proto::store::{StoreCommand, StoreFault, Stored};
-use peat_proto::{CloseCode, ConnId, Event, Input, Node, Now, Output, PeerId, Role, Time};
+use peat_proto::{CloseCode, ConnId, Event, Heads, Input, Node, Now, Origin, Output, PeerId, Role, Time};
 
 use crate::address::AddressBook;
 use crate::dial::{Dials, Unreachable};
 use crate::dir::Dir;
+use crate::error::LevelError;
 use crate::inbox::{Message, Outlet};
-use crate::node::LevelError;
+use crate::node::Deleted;
 use crate::pending::Reply;
 use crate::request::Requests;
+use crate::rules::Rules;
 use crate::store::thread::StoreThread;
 use crate::subscription::{Change, Feed};
 use crate::transport::Outgoing;
@@ -160,6 +162,19 @@ impl Driver {
                 requests.submit(&mut self.core, now, &doc, request);
             }
             Message::List { prefix, reply } => reply.send(Ok(self.core.documents(&prefix))),
+            Message::Deleted { prefix, reply } => {
+                let deleted = self.core.deleted(&prefix).into_iter();
+                reply.send(Ok(deleted.map(|(doc, marker)| Deleted { doc, marker }).collect()));
+            }
+            Message::Rules(reply) => {
+                let (table, family) = (self.core.policy().clone(), self.core.family().clone());
+                reply.send(Some(Rules { table, family }));
+            }
+            Message::SetRules(rules) => {
+                let Rules { table, family } = *rules;
+                self.input(Input::Policy(Box::new(table)));
+                self.input(Input::Family(family));
+            }
             Message::Stats(reply) => reply.send(Some(self.core.stats())),
             Message::Subscribe(feed) => self.state.feeds.push(feed),
             Message::Level { peer, reply } => self.level(peer, reply),
@@ -312,7 +327,17 @@ impl Driver {
         let (core, requests) = (&mut self.core, &mut self.state.requests);
         match event {
             Event::Changed { doc, origin, heads } => {
-                let change = Change { doc, origin, heads };
+                let deleted = core.is_deleted(&doc);
+                let change = Change { doc, origin, heads, deleted };
+                self.state.feeds.retain(|feed| feed.push(&change));
+            }
+            Event::Deleted { doc, origin } => {
+                let change = Change { doc, origin, heads: Heads::NONE, deleted: true };
+                self.state.feeds.retain(|feed| feed.push(&change));
+            }
+            // Nobody brought it about; it was to be expected from the document itself.
+            Event::Expired { doc } => {
+                let change = Change { doc, origin: Origin::Local, heads: Heads::NONE, deleted: true };
                 self.state.feeds.retain(|feed| feed.push(&change));
             }
             Event::Opened { doc } => requests.opened(core, now, &doc),

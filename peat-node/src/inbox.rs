@@ -6,9 +6,11 @@ use std::sync::{Arc, PoisonError, RwLock};
 use peat_proto::store::Stored;
 use peat_proto::{ConnId, DocId, Done, Input, Link, Listing, PeerId, Stats};
 
-use crate::node::{LevelError, ReadError};
+use crate::error::{LevelError, ReadError};
+use crate::node::Deleted;
 use crate::pending::Reply;
 use crate::request::Request;
+use crate::rules::Rules;
 use crate::subscription::Feed;
 use crate::ticket::Ticket;
 use crate::transport::{Dial, Outgoing, PortId};
@@ -52,6 +54,12 @@ pub(crate) enum Message {
         prefix: String,
         reply: Reply<Result<Vec<Listing>, ReadError>>,
     },
+    Deleted {
+        prefix: String,
+        reply: Reply<Result<Vec<Deleted>, ReadError>>,
+    },
+    Rules(Reply<Option<Rules>>),
+    SetRules(Box<Rules>),
     Stats(Reply<Option<Stats>>),
     Subscribe(Feed),
     Level {

@@ -6,11 +6,13 @@ mod dial;
 pub mod dir;
 mod driver;
 mod error;
+mod file;
 mod inbox;
 pub mod json;
 mod node;
 mod pending;
 mod request;
+pub mod rules;
 pub mod store;
 mod subscription;
 mod ticket;
@@ -18,10 +20,11 @@ pub mod transport;
 mod workers;
 
 pub use dir::Dir;
-pub use error::OpenError;
-pub use node::{Identity, LevelError, Node, Options, ReadError, Visit, WriteError};
+pub use error::{DeleteError, LevelError, OpenError, ReadError, RulesError, WriteError};
+pub use node::{Deleted, Identity, Node, Options, Visit};
 pub use peat_proto::{self as proto, DocId, Heads, Origin, PeerId};
 pub use pending::Pending;
+pub use rules::Rules;
 pub use subscription::{Change, Subscription};
 pub use ticket::{BadTicket, Ticket};
 

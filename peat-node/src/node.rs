@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -10,17 +10,18 @@ use automerge::transaction::Transaction;
 use automerge::{Automerge, AutomergeError};
 use ed25519_dalek::SigningKey;
 use peat_proto::store::{Entry, StoreFault};
-use peat_proto::{self as proto, Boot, Config, DocId, Heads, Invitation, Listing, PeerId, Refusal, Stats, Wire};
+use peat_proto::{self as proto, Boot, Config, DocId, Heads, Invitation, Listing, Marker, PeerId, Stats, Wire};
 use serde_json::Value;
 
 use crate::address::AddressBook;
-use crate::dir::Dir;
+use crate::dir::{self, Dir};
 use crate::driver::{Clock, Closing, Driver, State};
-use crate::error::OpenError;
+use crate::error::{DeleteError, LevelError, OpenError, ReadError, RulesError, WriteError};
 use crate::inbox::{Inbox, Message, inbox};
-use crate::json::{self, TooDeep};
+use crate::json;
 use crate::pending::{Pending, Permits, Reply, pending};
-use crate::request::{Edit, Import, Read, Request};
+use crate::request::{Delete, Edit, Import, Read, Request};
+use crate::rules::Rules;
 use crate::store::Store;
 use crate::store::memory::MemoryStore;
 use crate::store::thread::StoreThread;
@@ -57,6 +58,8 @@ struct Handle {
     /// What goes into tickets; none when everybody is let in.
     invitation: Option<Invitation>,
     permits: Permits,
+    /// Where rules are kept.
+    dir: Mutex<Option<PathBuf>>,
     closing: Closing,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -65,9 +68,12 @@ struct Handle {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Options {
-    /// The core's limits and policies. When `admission` names no invitation, and does not let everybody in, the node
+    /// The core's limits. Its policy and family are those of `rules`. When `admission` names no invitation, and does not let everybody in, the node
     /// issues one of its own, draws it once and keeps it in its data directory.
     pub config: Config,
+    /// What the node does with which collection, and for whom. Default: what [`Node::set_rules`] left in the data directory,
+    /// or else what `config` says.
+    pub rules: Option<Rules>,
     /// What connections may speak. Default V1 alone.
     pub wires: Vec<Wire>,
 }
@@ -92,70 +98,13 @@ pub struct Visit {
     inbox: Inbox,
 }
 
-/// Why a write was not done, or is not known to be durable.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum WriteError<E> {
-    /// The disk refused this write, or an earlier one. If it was this one, it stays in memory and is written again
-    /// until the store accepts it; it is lost if the node stops first.
-    #[error("the store refuses writes: {0}")]
-    Store(StoreFault),
-    /// The stored document could not be loaded; nothing was changed.
-    #[error("the document cannot be read: {0}")]
-    Unreadable(StoreFault),
-    /// The bytes to import were not applied.
-    #[error("the changes were refused: {0}")]
-    Refused(Refusal),
-    /// More than fits into one message to a peer; nothing was changed.
-    #[error("the edit is too large")]
-    TooLarge,
-    /// Only an object can be the root of a document.
-    #[error("the value is not a JSON object")]
-    NotAnObject,
-    /// The JSON value is nested too deeply; nothing was changed.
-    #[error(transparent)]
-    TooDeep(#[from] TooDeep),
-    /// Automerge did not take the JSON value; nothing was changed.
-    #[error("the value cannot be stored: {0}")]
-    Value(String),
-    /// The node has closed. Unknown whether the write was done, if it had been begun.
-    #[error("the node is closed")]
-    Closed,
-    /// The closure returned this error; nothing was changed.
-    #[error(transparent)]
-    Aborted(E),
-}
-
-/// Why a document could not be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ReadError {
-    /// The stored document could not be loaded.
-    #[error("the document cannot be read: {0}")]
-    Store(StoreFault),
-    /// The document is nested too deeply for JSON; [`Node::export`] still works.
-    #[error(transparent)]
-    TooDeep(#[from] TooDeep),
-    /// The node has closed.
-    #[error("the node is closed")]
-    Closed,
-}
-
-/// Why a peer is not level with this node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum LevelError {
-    /// The connection was closed for a reason that does not pass by itself.
-    #[error("{} refused the connection with code {code}", if *by_peer { "the peer" } else { "this node" })]
-    Refused {
-        /// The code as it was sent: [`NotAdmitted`](proto::CloseCode::NotAdmitted) or [`Version`](proto::CloseCode::Version).
-        code: u32,
-        /// Whether the peer closed it, and not this node.
-        by_peer: bool,
-    },
-    /// The node has closed.
-    #[error("the node is closed")]
-    Closed,
+/// A deleted document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deleted {
+    /// Its name.
+    pub doc: DocId,
+    /// What stands in its place; none where it was deleted softly, so that a [`Node::put`] brings it back.
+    pub marker: Option<Marker>,
 }
 
 impl Node {
@@ -185,7 +134,11 @@ impl Node {
     /// # Errors
     /// [`OpenError`] says what is in the way. Nothing is repaired by guessing.
     pub fn open(dir: &Path, options: Options) -> Result<Self, OpenError> {
+        let mut options = options;
         let (dir, mut store) = Dir::open(dir)?;
+        if options.rules.is_none() {
+            options.rules = dir::read_rules(dir.path())?;
+        }
         let book = AddressBook::open(dir.path())?;
         let entries = store.entries()?;
         let identity = Identity { secret: dir.seed(), invitation: dir.invitation(), boot: dir.boot() };
@@ -273,7 +226,41 @@ impl Node {
         self.request(doc, write_closed, |reply| Import::new(bytes.into(), reply))
     }
 
-    /// The documents whose key starts with `prefix`, in key order.
+    /// Deletes a document the way its collection does (see [`Rules`]), and has that travel. Done when durable.
+    ///
+    /// In collections that delete softly the document only gets a field `_deleted`: it is not listed and not got any more, and
+    /// a [`Node::put`] brings it back. In the others a marker takes its place for ever, and writes to it are refused.
+    pub fn delete(&self, doc: &DocId, reason: Option<&str>) -> Pending<Result<(), DeleteError>> {
+        let reason = reason.map(str::to_owned);
+        self.request(doc, || Err(DeleteError::Closed), |reply| Delete::new(reason, reply))
+    }
+
+    /// The deleted documents whose key starts with `prefix`, in key order.
+    pub fn deleted(&self, prefix: &str) -> Pending<Result<Vec<Deleted>, ReadError>> {
+        let prefix = prefix.to_owned();
+        self.ask(read_closed, |reply| Message::Deleted { prefix, reply })
+    }
+
+    /// What the node does with which collection, and for whom; `None` once it has closed.
+    pub fn rules(&self) -> Pending<Option<Rules>> {
+        self.ask(|| None, Message::Rules)
+    }
+
+    /// Goes over to these rules, and keeps them over restarts where the node has a data directory: waits for the disk.
+    ///
+    /// # Errors
+    /// They could not be written; the old ones go on.
+    pub fn set_rules(&self, rules: Rules) -> Result<(), RulesError> {
+        // One writer at a time, so that the file and the running node agree.
+        let dir = self.0.dir.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(dir) = &*dir {
+            dir::write_rules(dir, &rules)?;
+        }
+        self.0.hub.inbox.send(Message::SetRules(Box::new(rules)));
+        Ok(())
+    }
+
+    /// The documents whose key starts with `prefix`, in key order; deleted ones are not among them.
     pub fn list(&self, prefix: &str) -> Pending<Result<Vec<Listing>, ReadError>> {
         let prefix = prefix.to_owned();
         self.ask(read_closed, |reply| Message::List { prefix, reply })
@@ -370,7 +357,7 @@ impl Node {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { config: Config::default(), wires: vec![Wire::V1] }
+        Self { config: Config::default(), rules: None, wires: vec![Wire::V1] }
     }
 }
 
@@ -398,12 +385,16 @@ impl Node {
         let key = SigningKey::from_bytes(&identity.secret);
         let id = PeerId(key.verifying_key().to_bytes());
         let mut config = options.config;
+        if let Some(rules) = options.rules {
+            (config.policy, config.family) = (rules.table, rules.family);
+        }
         let admission = &mut config.admission;
         if !admission.open && admission.invitations.is_empty() {
             admission.invitations.push(identity.invitation);
         }
         let invitation = admission.invitations.first().copied();
 
+        let path = home.dir.as_ref().map(|dir| dir.path().to_owned());
         let (inbox, outlet) = inbox();
         let clock = Clock::start();
         let core = proto::Node::new(config, id, identity.boot, random(), entries, clock.now());
@@ -429,6 +420,7 @@ impl Node {
             hub: Arc::new(Hub::new(inbox, identity.secret, options.wires)),
             invitation,
             permits: Permits::new(Self::MAX_REQUESTS),
+            dir: Mutex::new(path),
             closing,
             thread: Mutex::new(Some(thread)),
         })))

@@ -8,9 +8,9 @@ use automerge::Automerge;
 use automerge::transaction::Transaction;
 use bytes::Bytes;
 use peat_proto::store::StoreFault;
-use peat_proto::{DocId, EditError, EditId, Heads, Input, Node, Now, Refusal};
+use peat_proto::{self as proto, DocId, EditError, EditId, Heads, Input, Node, Now, Refusal};
 
-use crate::node::{ReadError, WriteError};
+use crate::error::{DeleteError, ReadError, WriteError};
 use crate::pending::Reply;
 
 /// Something that the application wants of one document.
@@ -270,6 +270,7 @@ where
             Err(EditError::Aborted(Rollback::Error(error))) => (self.refuse)(error),
             Err(EditError::Store(fault)) => WriteError::Store(fault),
             Err(EditError::TooLarge) => WriteError::TooLarge,
+            Err(EditError::Deleted) => WriteError::Deleted,
             Err(_) => WriteError::Unreadable(StoreFault::Damaged),
         };
         self.outcome = Some(Ok(Err(refused)));
@@ -319,6 +320,42 @@ impl<E: Send + 'static> Request for Import<E> {
     }
 }
 
+/// Deleting a document.
+pub(crate) struct Delete {
+    reason: Option<String>,
+    outcome: Result<(), DeleteError>,
+    reply: Reply<Result<(), DeleteError>>,
+}
+
+impl Delete {
+    pub(crate) fn new(reason: Option<String>, reply: Reply<Result<(), DeleteError>>) -> Self {
+        Self { reason, outcome: Err(DeleteError::Closed), reply }
+    }
+}
+
+impl Request for Delete {
+    fn attempt(&mut self, core: &mut Node, now: Now, doc: &DocId) -> Progress {
+        let deleted = core.delete(now, doc, self.reason.as_deref());
+        self.outcome = match deleted {
+            Ok(edit) => {
+                self.outcome = Ok(());
+                return Progress::Written(edit);
+            }
+            Err(proto::DeleteError::NotLoaded | proto::DeleteError::Busy) => return Progress::Cold,
+            Err(proto::DeleteError::Store(fault)) => Err(DeleteError::Store(fault)),
+            Err(error) => Err(DeleteError::Refused(error)),
+        };
+        Progress::Done
+    }
+
+    fn answer(self: Box<Self>, outcome: Result<(), Failure>) {
+        self.reply.send(match outcome {
+            Ok(()) => self.outcome,
+            Err(Failure::Unreadable(fault) | Failure::NotDurable(fault)) => Err(DeleteError::Store(fault)),
+        });
+    }
+}
+
 /// Reading the whole document.
 pub(crate) struct Read<T: 'static> {
     read: fn(&Automerge) -> Result<T, ReadError>,
@@ -338,6 +375,7 @@ impl<T> Read<T> {
 impl<T: Send + 'static> Request for Read<T> {
     fn attempt(&mut self, core: &mut Node, _now: Now, doc: &DocId) -> Progress {
         self.outcome = match core.doc(doc) {
+            _ if core.is_deleted(doc) => Ok(None),
             Some(document) => (self.read)(document).map(Some),
             None if core.contains(doc) => return Progress::Cold,
             None => Ok(None),

@@ -7,15 +7,17 @@ use std::time::{Duration, Instant};
 
 use peat_proto::{DocId, Heads, Origin};
 
-/// A document's heads moved.
+/// A document's heads moved, or it is gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// Which document.
     pub doc: DocId,
     /// Who brought the changes.
     pub origin: Origin,
-    /// The heads afterwards, changes that are not yet durable included.
+    /// The heads afterwards, changes that are not yet durable included; none if there is no content any more.
     pub heads: Heads,
+    /// Whether the document is deleted, or its time is over.
+    pub deleted: bool,
 }
 
 /// Changes as they come: a blocking iterator, and [`Subscription::next_async`] for async code.
@@ -168,6 +170,7 @@ mod tests {
             doc: DocId::new(name).expect("valid"),
             origin: Origin::Local,
             heads: Heads::new(vec![ChangeHash(hash)]),
+            deleted: false,
         }
     }
 

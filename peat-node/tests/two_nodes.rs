@@ -172,8 +172,8 @@ fn documents_travel_and_subscribers_see_who_brought_them() {
     let own = at_a.next_timeout(LONG).expect("a change");
     let received = at_b.next_timeout(LONG).expect("a change");
     assert_eq!((own.doc, own.origin), (doc("tracks:1"), Origin::Local));
-    let Change { doc: name, origin, heads } = received;
-    assert_eq!((name, origin), (doc("tracks:1"), Origin::Peer(a.id())));
+    let Change { doc: name, origin, heads, deleted } = received;
+    assert_eq!((name, origin, deleted), (doc("tracks:1"), Origin::Peer(a.id()), false));
     assert_eq!(heads, own.heads);
     assert_eq!(get(&b, "tracks:1"), Some(json!({"alt": 1000})));
 

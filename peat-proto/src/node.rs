@@ -246,6 +246,12 @@ impl Node {
         self.docs.get(doc).is_some_and(crate::doc::document::Document::exists)
     }
 
+    /// Whether this document was deleted, softly or not.
+    #[must_use]
+    pub fn is_deleted(&self, doc: &DocId) -> bool {
+        self.docs.get(doc).is_some_and(crate::doc::document::Document::is_deleted)
+    }
+
     /// The deleted documents whose name starts with `prefix`, in the order of their names: those with a marker, and those
     /// that were deleted softly, without.
     #[must_use]

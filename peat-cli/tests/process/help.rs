@@ -4,8 +4,24 @@ use snapbox::{Assert, Data};
 
 use crate::harness::run;
 
-const COMMANDS: [&str; 12] =
-    ["init", "id", "ticket", "put", "get", "ls", "import", "export", "serve", "sync", "status", "demo"];
+const COMMANDS: [&str; 16] = [
+    "init",
+    "id",
+    "ticket",
+    "put",
+    "get",
+    "ls",
+    "rm",
+    "policy",
+    "policy show",
+    "policy set",
+    "import",
+    "export",
+    "serve",
+    "sync",
+    "status",
+    "demo",
+];
 
 fn check(name: &str, args: &[&str]) {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_peat"));
@@ -20,6 +36,7 @@ fn check(name: &str, args: &[&str]) {
 fn help_stays_as_it_is() {
     check("peat", &["--help"]);
     for command in COMMANDS {
-        check(command, &[command, "--help"]);
+        let args: Vec<&str> = command.split(' ').chain(["--help"]).collect();
+        check(&command.replace(' ', "-"), &args);
     }
 }

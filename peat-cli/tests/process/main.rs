@@ -3,11 +3,13 @@
 mod bad_input;
 mod control;
 mod crashes;
+mod deletion;
 mod demo;
 mod documents;
 mod harness;
 mod help;
 mod imports;
 mod killed;
+mod policy;
 mod serving;
 mod syncing;
