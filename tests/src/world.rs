@@ -8,6 +8,7 @@ use peat_proto::store::Stored;
 use peat_proto::wire::Caps;
 use peat_proto::{ConnId, Input, Job, Lane, Node, PeerId, Rng, StreamId, Time};
 
+use fielded::Veteran;
 use heap::Heap;
 use host::Host;
 use hostile::Hostile;
@@ -19,6 +20,7 @@ use trace::Trace;
 mod check;
 mod disk;
 mod drive;
+mod fielded;
 mod heal;
 mod heap;
 mod host;
@@ -30,10 +32,12 @@ mod net;
 mod setup;
 mod shrink;
 mod step;
+mod streams;
 mod trace;
 mod verdict;
 mod walk;
 
+pub use fielded::Fielded;
 pub use heal::run;
 pub use link::Profile;
 pub use setup::{Habit, Setup, Topology};
@@ -49,6 +53,7 @@ pub struct World {
     pub(crate) heap: Heap<Happening>,
     pub(crate) hosts: Vec<Host>,
     pub(crate) hostile: Vec<Hostile>,
+    pub(crate) veterans: Vec<Veteran>,
     pub(crate) net: Net,
     pub(crate) links: Vec<(usize, usize)>,
     pub(crate) rng: Rng,
@@ -90,6 +95,10 @@ pub(crate) enum Happening {
     Credit { conn: ConnId },
     /// Bytes have left a send buffer.
     Departed { conn: ConnId, bytes: usize },
+    /// The writer of a stream of the legacy wire learns that nobody reads it any more.
+    StreamStopped { conn: ConnId, stream: StreamId },
+    /// A stream of the legacy wire is over, and its opener learns of it.
+    Released { conn: ConnId, stream: StreamId },
     /// A connection's end learns that it is over.
     Gone { conn: ConnId, code: Option<u32> },
     /// The receiver of a stream learns that it was reset.
@@ -126,11 +135,19 @@ impl World {
         let hosts = (0..setup.nodes).map(|member| Host::new(member, skewed(&mut rng))).collect();
         let habits = setup.hostile.iter().enumerate();
         let hostile = habits.map(|(n, habit)| Hostile::new(*habit, setup.seed, setup.nodes + n)).collect();
+        let fielded = setup.fielded.iter().enumerate();
+        let veterans = fielded.map(|(number, kind)| {
+            let dials = setup.links_of_fielded(number).filter(|_| kind.dials()).chain(setup.fielded_before(number));
+            let dials = dials.collect();
+            Veteran::new(&setup, number, *kind, dials, skewed(&mut rng))
+        });
+        let veterans = veterans.collect();
         let mut world = Self {
             caps: Caps::new(&setup.config()),
             heap: Heap::new(),
             hosts,
             hostile,
+            veterans,
             net: Net::new(setup.profile),
             links,
             rng,
@@ -152,7 +169,10 @@ impl World {
         for member in 0..world.setup.nodes {
             world.start(member, false);
         }
-        for member in world.setup.nodes..world.setup.nodes + world.hostile.len() {
+        for member in world.setup.all_fielded() {
+            world.with_veteran(member, |_, _| ());
+        }
+        for member in world.setup.nodes..world.setup.first_fielded() {
             world.heap.after(1_000, Happening::Act { member });
         }
         world
@@ -223,12 +243,13 @@ impl World {
     }
 
     pub(crate) fn is_up(&self, member: usize) -> bool {
-        self.hosts.get(member).map_or(member < self.setup.nodes + self.hostile.len(), |host| host.node.is_some())
+        self.hosts.get(member).map_or(member < self.setup.members(), |host| host.node.is_some())
     }
 
     fn happen(&mut self, happening: Happening) {
         let now = self.now();
         match happening {
+            Happening::Alarm { member, at } if self.is_veteran(member) => self.veteran_alarm(member, at),
             Happening::Alarm { member, at } => {
                 if self.hosts[member].alarm == Some(at) {
                     self.hosts[member].alarm = None;
@@ -246,14 +267,18 @@ impl World {
             Happening::Departed { conn, bytes } => self.tell(conn, Input::Sent { conn, bytes }),
             Happening::Gone { conn, code } => {
                 self.trace.note(now, conn.0, 2, &[]);
+                self.tell_veteran(conn, crate::legacy::Input::Disconnected { conn });
                 self.tell(conn, Input::Disconnected { conn, code });
                 self.net.remove(conn);
             }
             Happening::Reset { conn, stream } => {
                 self.trace.note(now, conn.0, 3, &[]);
                 self.net.forget_stream(conn, stream);
+                self.tell_veteran(conn, crate::legacy::Input::Reset { conn, stream });
                 self.tell(conn, Input::Reset { conn, stream });
             }
+            Happening::StreamStopped { conn, stream } => self.stream_stopped(conn, stream),
+            Happening::Released { conn, stream } => self.released(conn, stream),
             Happening::Stopped { conn, lane } => {
                 self.net.mend(conn, lane);
                 self.tell(conn, Input::Stopped { conn, lane });

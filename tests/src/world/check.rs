@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use peat_proto::policy::{Class, Shares};
 use peat_proto::wire::MessageType;
-use peat_proto::{ConnId, Lane, Node};
+use peat_proto::{ConnId, Lane, Node, Wire};
 
 use super::model::decode;
 use super::setup::Habit;
@@ -75,6 +75,9 @@ impl World {
 
     fn frame_is_sound(&self, member: usize, conn: ConnId, lane: Lane, bytes: &Bytes) -> Result<(), String> {
         let end = self.net.ends.get(&conn).ok_or("a frame on a connection that was closed")?;
+        if end.wire != Wire::V1 {
+            return Err(format!("{lane:?} on the legacy wire"));
+        }
         let frame = decode(bytes, &self.caps)?;
         let control = matches!(frame.kind, MessageType::Hello | MessageType::Summary);
         if control != (lane == Lane::Control) {

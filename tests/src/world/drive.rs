@@ -7,11 +7,12 @@ use peat_proto::store::{StoreCommand, StoreFault, Stored};
 use peat_proto::{ConnId, EditError, Event, Input, Lane, Link, Output, Role, StreamId, Wire};
 
 use super::host::{Abort, Plan, perform};
-use super::link::{after, chance};
+use super::link::{Stalled, after, chance};
 use super::net::{Packet, PacketId};
 use super::setup::{Habit, peer};
 use super::verdict::Fault;
 use super::{Happening, World};
+use crate::legacy;
 
 /// Silence after which a transport gives a connection up, in microseconds.
 const IDLE: u64 = 10_000_000;
@@ -24,7 +25,8 @@ impl World {
         let host = &mut self.hosts[member];
         host.start(config, seed, now, clean);
         let wants: Vec<usize> = self.links.iter().filter(|(a, _)| *a == member).map(|(_, b)| *b).collect();
-        for other in wants {
+        let wants = wants.into_iter().chain(self.setup.dialled_veterans(member));
+        for other in wants.collect::<Vec<_>>() {
             self.input(member, Input::Want { peer: peer(other), invitation: None });
         }
         self.drain(member);
@@ -103,8 +105,8 @@ impl World {
         let now = self.now();
         match output {
             Output::Disconnect { conn, code } => self.hang_up(conn, Some(code.code())),
-            // A simulated stream has no end of its own to stop.
-            Output::StopStream { .. } => {}
+            // Of the lasting streams none has an end of its own to stop.
+            Output::StopStream { conn, stream, .. } => self.stop_stream(conn, stream),
             Output::Store(command) => self.store(member, command),
             Output::Work(job) => {
                 let host = &mut self.hosts[member];
@@ -137,8 +139,15 @@ impl World {
                     self.heap.after(0, Happening::Credit { conn });
                 }
             }
-            // No wire of this fleet has bidirectional streams.
-            Output::Reply { .. } => self.violated(Some(member), "a reply to no question"),
+            Output::Reply { conn, stream, bytes, fin } => {
+                self.trace.note(now, conn.0, 19, &bytes);
+                self.write_stream(conn, stream, bytes, fin);
+            }
+            Output::Send { conn, lane: lane @ (Lane::Once(_) | Lane::Pulse | Lane::Dialogue), frame } => {
+                self.trace.note(now, conn.0, 26, &frame);
+                self.check_legacy_frame(member, conn, lane, &frame);
+                self.send_once(conn, lane, frame);
+            }
             Output::Send { conn, lane, frame } => {
                 self.trace.note(now, conn.0, 20 + lane.index() as u8, &frame);
                 self.check_frame(member, conn, lane, &frame);
@@ -265,13 +274,16 @@ impl World {
     }
 
     pub(crate) fn dialled(&mut self, from: usize, life: u64, to: usize) {
-        if self.hosts[from].life != life {
+        if self.life(from) != life {
             return;
         }
         if self.is_up(to) && !self.net.is_cut(from, to) && !self.net.is_cut(to, from) {
             return self.connect(from, to);
         }
         self.fired.count(Fault::DialFailed);
+        if self.is_veteran(from) {
+            return self.veteran_input(from, legacy::Input::DialFailed { peer: peer(to) });
+        }
         self.input(from, Input::DialFailed { peer: peer(to) });
     }
 
@@ -280,7 +292,8 @@ impl World {
         if !self.net.between(from, to).is_empty() {
             self.fired.count(Fault::DuplicateConnection);
         }
-        let (here, there) = self.net.connect(from, to);
+        let wire = if self.is_veteran(from) || self.is_veteran(to) { Wire::V0 } else { Wire::V1 };
+        let (here, there) = self.net.connect(from, to, wire);
         self.trace.note(self.now(), here.0, 13, &[]);
         let latency = self.net.path(from, to).profile.latency;
         let rtt = chance(&mut self.rng, 5_000).then(|| Duration::from_micros(2 * u64::from(latency)));
@@ -289,9 +302,11 @@ impl World {
         binding[..8].copy_from_slice(&here.0.to_be_bytes());
         for (conn, at, role) in [(here, from, Role::Dialled), (there, to, Role::Accepted)] {
             let other = peer(if at == from { to } else { from });
-            let link = Link { role, wire: Wire::V1, reliable, binding, rtt };
+            let link = Link { role, wire, reliable, binding, rtt };
             if at < self.setup.nodes {
                 self.input(at, Input::Connected { conn, peer: other, link });
+            } else if self.is_veteran(at) {
+                self.veteran_input(at, legacy::Input::Connected { conn, peer: other, role });
             } else {
                 for (lane, bytes) in self.hostile[at - self.setup.nodes].greet() {
                     self.fired.count(Fault::Hostile);
@@ -329,7 +344,7 @@ impl World {
             return;
         }
         if path.cut || deaf {
-            path.stalled.push_back((conn, lane, frame));
+            path.stalled.push_back((conn, Stalled::Frame(lane, frame)));
             return;
         }
         let profile = path.profile;
@@ -393,8 +408,11 @@ impl World {
     pub(crate) fn mend(&mut self, from: usize, to: usize) {
         let path = self.net.path(from, to);
         path.cut = false;
-        for (conn, lane, frame) in std::mem::take(&mut path.stalled) {
-            self.transmit(conn, lane, frame);
+        for (conn, stalled) in std::mem::take(&mut path.stalled) {
+            match stalled {
+                Stalled::Frame(lane, frame) => self.transmit(conn, lane, frame),
+                Stalled::Bytes(stream, bytes, fin) => self.carry_stream(conn, stream, bytes, fin),
+            }
         }
     }
 
@@ -435,7 +453,13 @@ impl World {
     fn deliver(&mut self, id: PacketId) {
         let Some(Packet { to, lane, stream, bytes, fin }) = self.net.packets.remove(&id) else { return };
         let Some((receiver, reliable)) = self.net.ends.get(&to).map(|end| (end.member, end.reliable)) else { return };
-        if let Some(hostile) = receiver.checked_sub(self.setup.nodes) {
+        if fin && reliable {
+            self.stream_ended(to, stream);
+        }
+        if self.is_unread(to, stream) {
+            return;
+        }
+        if let Some(hostile) = receiver.checked_sub(self.setup.nodes).filter(|_| !self.is_veteran(receiver)) {
             return self.hostile[hostile].hear(lane, &bytes);
         }
         if reliable && bytes.len() > 1 && self.rng.below(16) == 0 {
@@ -447,8 +471,11 @@ impl World {
         self.receive(to, stream, bytes, fin);
     }
 
-    fn receive(&mut self, conn: ConnId, stream: StreamId, bytes: Bytes, fin: bool) {
+    pub(crate) fn receive(&mut self, conn: ConnId, stream: StreamId, bytes: Bytes, fin: bool) {
         self.trace.note(self.now(), conn.0, 14, &bytes);
+        if self.net.ends.get(&conn).is_some_and(|end| self.is_veteran(end.member)) {
+            return self.tell_veteran(conn, legacy::Input::Received { conn, stream, bytes, fin });
+        }
         self.net.delivered(conn, stream, bytes.len());
         self.tell(conn, Input::Received { conn, stream, bytes, fin });
     }
@@ -495,7 +522,7 @@ impl World {
     }
 
     /// Everything that a member was connected to is gone.
-    fn leave(&mut self, member: usize, code: Option<u32>) {
+    pub(crate) fn leave(&mut self, member: usize, code: Option<u32>) {
         for conn in self.net.of(member) {
             let Some(end) = self.net.remove(conn) else { continue };
             let notices = code.is_some() || self.rng.below(2) == 0;

@@ -73,7 +73,7 @@ impl World {
     /// Ends all faults: paths and disks work, crashed hosts come back, hostile members leave.
     pub fn calm(&mut self) {
         self.besieged = false;
-        for member in self.hosts.len()..self.hosts.len() + self.hostile.len() {
+        for member in self.hosts.len()..self.setup.first_fielded() {
             for conn in self.net.of(member) {
                 self.hang_up(conn, None);
             }
@@ -100,6 +100,7 @@ impl World {
                 }
             }
         }
+        self.calm_veterans();
     }
 
     /// Lets time pass until all nodes are equal and say so.
@@ -134,10 +135,11 @@ impl World {
                 return Some(format!("node {member} has {ours} documents, node 0 has {theirs}; first {differs:?}"));
             }
         }
-        self.links.iter().flat_map(|(a, b)| [(*a, *b), (*b, *a)]).find_map(|(a, b)| {
+        let unequal = self.links.iter().flat_map(|(a, b)| [(*a, *b), (*b, *a)]).find_map(|(a, b)| {
             let level = self.node(a).is_some_and(|node| node.level(&World::peer(b)));
             (!level).then(|| format!("node {a} does not know that node {b} is level"))
-        })
+        });
+        unequal.or_else(|| self.unequal_veteran(&reference))
     }
 
     fn listing(&self, member: usize) -> Vec<(DocId, Heads)> {

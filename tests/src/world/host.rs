@@ -9,7 +9,7 @@ use peat_proto::{Boot, Config, DocId, Node, Now, PeerId, Time};
 use super::disk::Disk;
 
 /// The Unix time at which every world begins, in milliseconds.
-const EPOCH: i64 = 1_700_000_000_000;
+pub(crate) const EPOCH: i64 = 1_700_000_000_000;
 
 /// An edit that its application has decided on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

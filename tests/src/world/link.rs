@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use peat_proto::{ConnId, Lane, Rng, Time};
+use peat_proto::{ConnId, Lane, Rng, StreamId, Time};
 
 use bytes::Bytes;
 
@@ -90,10 +90,19 @@ pub(crate) struct Path {
     /// How often it was cut.
     pub(crate) cuts: u64,
     pub(crate) squeezed: Time,
-    /// Frames of reliable connections that wait behind a cut.
-    pub(crate) stalled: VecDeque<(ConnId, Lane, Bytes)>,
+    /// What waits behind a cut, of reliable connections.
+    pub(crate) stalled: VecDeque<(ConnId, Stalled)>,
     busy: Time,
     bursting: bool,
+}
+
+/// What waits behind a cut.
+#[derive(Debug)]
+pub(crate) enum Stalled {
+    /// A frame of a lasting lane.
+    Frame(Lane, Bytes),
+    /// Bytes of a stream of the legacy wire, and whether they end it.
+    Bytes(StreamId, Bytes, bool),
 }
 
 /// When a frame leaves the sender's buffer, and when it arrives, if it does.

@@ -83,6 +83,11 @@ impl Model {
         Ok(())
     }
 
+    /// A fielded peer holds a change on its disk.
+    pub(crate) fn promise(&mut self, doc: &DocId, hash: ChangeHash) {
+        self.promised.insert((doc.clone(), hash));
+    }
+
     /// A node crashed: what was not durable is lost.
     pub(crate) fn crashed(&mut self, member: usize) {
         let author = &mut self.authors[member];

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use peat_proto::{ConnId, Lane, Role, StreamId, Time};
+use peat_proto::{ConnId, Lane, Role, StreamId, Time, Wire};
 
 use super::link::{Path, Profile};
+use super::streams::Half;
 
 /// Bytes of receive credit of one end; an ordered link delivers no more until some were consumed.
 const CREDIT: usize = 16 << 10;
@@ -29,7 +30,13 @@ pub(crate) struct End {
     pub(crate) member: usize,
     pub(crate) peer: usize,
     pub(crate) other: ConnId,
+    pub(crate) role: Role,
+    pub(crate) wire: Wire,
     pub(crate) reliable: bool,
+    /// Streams of the legacy wire that this end has opened: unidirectional, bidirectional.
+    pub(crate) opened: [u64; 2],
+    /// What it writes on such streams.
+    pub(crate) halves: BTreeMap<StreamId, Half>,
     /// The stream that each lane sends on; `None` before its first frame.
     streams: [Option<StreamId>; 6],
     /// Lanes whose stream was reset, which this end does not know yet.
@@ -92,16 +99,21 @@ impl Net {
     }
 
     /// Two ends of a new connection.
-    pub(crate) fn connect(&mut self, a: usize, b: usize) -> (ConnId, ConnId) {
+    pub(crate) fn connect(&mut self, a: usize, b: usize, wire: Wire) -> (ConnId, ConnId) {
         let (here, there) = (ConnId(self.next_conn), ConnId(self.next_conn + 1));
         self.next_conn += 2;
-        let reliable = !self.datagram.contains(&(a.min(b), a.max(b)));
-        for (id, member, peer, other) in [(here, a, b, there), (there, b, a, here)] {
+        let reliable = wire == Wire::V0 || !self.datagram.contains(&(a.min(b), a.max(b)));
+        for (id, member, peer, other, role) in [(here, a, b, there, Role::Dialled), (there, b, a, here, Role::Accepted)]
+        {
             let end = End {
                 member,
                 peer,
                 other,
+                role,
+                wire,
                 reliable,
+                opened: [0; 2],
+                halves: BTreeMap::new(),
                 streams: [None; 6],
                 broken: [false; 6],
                 newest: [Time::ZERO; 6],
@@ -129,7 +141,7 @@ impl Net {
         let end = self.ends.remove(&conn)?;
         self.packets.retain(|_, packet| packet.to != conn);
         if let Some(path) = self.paths.get_mut(&(end.member, end.peer)) {
-            path.stalled.retain(|(of, ..)| *of != conn);
+            path.stalled.retain(|(of, _)| *of != conn);
         }
         Some(end)
     }
@@ -175,6 +187,11 @@ impl Net {
         if let Some(end) = self.ends.get_mut(&conn) {
             end.broken[lane.index()] = false;
         }
+    }
+
+    /// Whether what this packet is part of carries the legacy wire.
+    pub(crate) fn is_legacy(&self, packet: &Packet) -> bool {
+        self.ends.get(&packet.to).is_some_and(|end| end.wire == Wire::V0)
     }
 
     /// Whether an ordered link may deliver to this end.

@@ -5,7 +5,9 @@ use std::time::Duration;
 use peat_proto::policy::Class;
 use peat_proto::{Config, DocId, PeerId};
 
+use super::fielded::Fielded;
 use super::link::Profile;
+use crate::legacy::Family;
 
 /// Everything that decides a world besides its steps. The same setup and steps give the same run for ever.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +26,8 @@ pub struct Setup {
     pub profile: Profile,
     /// Hostile members, each connected to every honest node.
     pub hostile: Vec<Habit>,
+    /// Fielded peers of the legacy wire, each linked with some of the nodes.
+    pub fielded: Vec<Fielded>,
     /// Budget of every cache, in bytes.
     pub cache: usize,
     /// The size that frames are filled up to, in bytes.
@@ -108,6 +112,7 @@ impl Setup {
             datagram: 0,
             profile: Profile::LAN,
             hostile: Vec::new(),
+            fielded: Vec::new(),
             cache: 64 << 20,
             frame: 64 << 10,
             window: (8 << 10, 4 << 20),
@@ -131,10 +136,8 @@ impl Setup {
             policy.ttl = None;
             config.policy.set(&name, policy);
         }
-        config.admission.allow = (0..self.nodes + self.hostile.len())
-            .filter(|member| self.habit(*member) != Some(Habit::Stranger))
-            .map(peer)
-            .collect();
+        config.admission.allow =
+            (0..self.members()).filter(|member| self.habit(*member) != Some(Habit::Stranger)).map(peer).collect();
         config.cache_bytes = self.cache;
         config.frame_bytes = self.frame;
         (config.window_min, config.window_max) = self.window;
@@ -148,6 +151,43 @@ impl Setup {
     /// The habit of a hostile member; honest nodes have none.
     pub(crate) fn habit(&self, member: usize) -> Option<Habit> {
         self.hostile.get(member.checked_sub(self.nodes)?).copied()
+    }
+
+    /// All members: nodes, hostile ones, fielded ones, in this order of their numbers.
+    pub(crate) fn members(&self) -> usize {
+        self.first_fielded() + self.fielded.len()
+    }
+
+    /// The number of the first fielded member.
+    pub(crate) fn first_fielded(&self) -> usize {
+        self.nodes + self.hostile.len()
+    }
+
+    /// The numbers of the fielded members.
+    pub(crate) fn all_fielded(&self) -> std::ops::Range<usize> {
+        self.first_fielded()..self.members()
+    }
+
+    /// The nodes that a fielded member is linked with: one always, each other one by a coin that the seed throws.
+    pub(crate) fn links_of_fielded(&self, number: usize) -> impl Iterator<Item = usize> + use<> {
+        let (seed, nodes) = (self.seed, self.nodes);
+        (0..nodes).filter(move |node| {
+            let coin = (seed ^ (number as u64) << 8 ^ *node as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 63;
+            *node == number % nodes || coin == 1
+        })
+    }
+
+    /// The fielded member that another one dials: the one before it, where its family dials at all.
+    pub(crate) fn fielded_before(&self, number: usize) -> Option<usize> {
+        let dials = self.fielded[number].family == Family::HostRuntime;
+        (dials && number > 0).then(|| self.first_fielded() + number - 1)
+    }
+
+    /// The fielded members that a node is to dial.
+    pub(crate) fn dialled_veterans(&self, node: usize) -> impl Iterator<Item = usize> {
+        let linked = move |number: &usize| self.links_of_fielded(*number).any(|it| it == node);
+        let numbers = (0..self.fielded.len()).filter(|number| !self.fielded[*number].dials());
+        numbers.filter(linked).map(|number| self.first_fielded() + number)
     }
 
     /// The name of the `index`-th document, modulo what exists; the classes take turns.

@@ -138,6 +138,20 @@ pub enum Step {
         /// Whose.
         node: u8,
     },
+    /// An application at a fielded peer changes a document.
+    FieldedEdit {
+        /// Whose.
+        peer: u8,
+        /// Which.
+        doc: u16,
+        /// With what.
+        value: u32,
+    },
+    /// The process of a fielded peer ends without a word and starts again.
+    FieldedRestart {
+        /// Which.
+        peer: u8,
+    },
     /// The wall clock jumps.
     Clock {
         /// Whose.
@@ -187,16 +201,19 @@ impl World {
             }
             Step::Drop { packet } => {
                 if let Some((id, packet)) = self.packet(packet) {
-                    if packet.fin {
-                        self.net.packets.remove(&id);
-                        self.fired.count(Fault::Loss);
-                    } else if let Some(sender) = self.net.ends.get(&packet.to).map(|end| end.other) {
-                        self.reset_stream(sender, packet.lane);
+                    let sender = self.net.ends.get(&packet.to).map(|end| end.other);
+                    match sender {
+                        Some(sender) if self.net.is_legacy(&packet) => self.break_stream(sender, packet.stream),
+                        Some(sender) if !packet.fin => self.reset_stream(sender, packet.lane),
+                        _ => {
+                            self.net.packets.remove(&id);
+                            self.fired.count(Fault::Loss);
+                        }
                     }
                 }
             }
             Step::Duplicate { packet } => {
-                if let Some((_, packet)) = self.packet(packet).filter(|(_, packet)| packet.fin) {
+                if let Some((_, packet)) = self.packet(packet).filter(|(_, it)| it.fin && !self.net.is_legacy(it)) {
                     self.fired.count(Fault::Duplicate);
                     let stream = self.net.fresh_stream();
                     let again = self.net.post(Packet { stream, ..packet });
@@ -279,6 +296,17 @@ impl World {
                     self.fired.count(Fault::Evict);
                 }
             }
+            Step::FieldedEdit { peer, doc, value } => {
+                if let Some(member) = self.any_fielded(peer) {
+                    let doc = self.setup.doc(doc.into());
+                    self.veteran_edit(member, &doc, value);
+                }
+            }
+            Step::FieldedRestart { peer } => {
+                if let Some(member) = self.any_fielded(peer) {
+                    self.restart_veteran(member);
+                }
+            }
             Step::Clock { node, seconds } => {
                 let member = self.any(node);
                 self.hosts[member].skew += 1_000 * i64::from(seconds);
@@ -290,6 +318,12 @@ impl World {
     /// One of the honest members.
     fn any(&self, node: u8) -> usize {
         usize::from(node) % self.hosts.len()
+    }
+
+    /// One of the fielded members.
+    fn any_fielded(&self, peer: u8) -> Option<usize> {
+        let fielded = self.setup.all_fielded();
+        (!fielded.is_empty()).then(|| fielded.start + usize::from(peer) % fielded.len())
     }
 
     /// Two different honest members.

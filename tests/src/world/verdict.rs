@@ -101,6 +101,10 @@ faults! {
     Fragment,
     /// A hostile member spoke.
     Hostile,
+    /// An application at a fielded peer wrote.
+    FieldedEdit,
+    /// The process of a fielded peer was started again.
+    FieldedRestart,
 }
 
 /// How often each fault fired.

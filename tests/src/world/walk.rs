@@ -3,6 +3,7 @@
 
 use peat_proto::Rng;
 
+use super::fielded::Fielded;
 use super::link::Profile;
 use super::setup::{Habit, Setup, Topology, draw};
 use super::step::Step;
@@ -14,6 +15,8 @@ pub struct Mix {
     pub nodes: usize,
     /// Documents.
     pub docs: usize,
+    /// Fielded peers of the legacy wire.
+    pub fielded: usize,
     /// Steps.
     pub steps: usize,
     /// Loss on every path, 0 to 1.
@@ -26,7 +29,7 @@ pub struct Mix {
 
 impl Default for Mix {
     fn default() -> Self {
-        Self { nodes: 3, docs: 10, steps: 200, loss: None, crash: None, partition: None }
+        Self { nodes: 3, docs: 10, fielded: 0, steps: 200, loss: None, crash: None, partition: None }
     }
 }
 
@@ -79,6 +82,7 @@ fn setup(seed: u64, mix: &Mix, rng: &mut Rng) -> Setup {
         datagram: pick(rng, &[0, 0, 50, 100]),
         profile,
         hostile,
+        fielded: (0..mix.fielded).map(|_| Fielded::drawn(rng.draw())).collect(),
         cache: pick(rng, &[0, 30_000, 64 << 20, 64 << 20]),
         frame: pick(rng, &[200, 1 << 10, 64 << 10, 64 << 10]),
         window: pick(rng, &[(0, 1), (0, 300), (1_024, 8 << 10), (8 << 10, 4 << 20), (8 << 10, 4 << 20)]),
@@ -93,7 +97,7 @@ fn setup(seed: u64, mix: &Mix, rng: &mut Rng) -> Setup {
 }
 
 /// The kinds of step, in the order of `weights`.
-const KINDS: usize = 22;
+const KINDS: usize = 24;
 
 /// How often each kind comes; a fault that does not exist in this world has 0.
 fn weights(mix: &Mix, rng: &mut Rng) -> [u64; KINDS] {
@@ -121,6 +125,8 @@ fn weights(mix: &Mix, rng: &mut Rng) -> [u64; KINDS] {
         often(20),
         often(30),
         often(10),
+        if mix.fielded > 0 { 100 } else { 0 },
+        if mix.fielded > 0 { 5 } else { 0 },
     ];
     let sum = |weights: &[u64; KINDS], but: usize| weights.iter().sum::<u64>() - weights[but];
     for (kind, chance) in [(CRASH, mix.crash), (PARTITION, mix.partition)] {
@@ -170,7 +176,9 @@ impl Step {
             18 => Self::Disconnect { conn: node },
             19 => Self::Squeeze { from: node, to: other, ms: wide % 10_000 },
             20 => Self::Evict { node },
-            _ => Self::Clock { node, seconds: (wide % 7_200) as i16 - 3_600 },
+            21 => Self::Clock { node, seconds: (wide % 7_200) as i16 - 3_600 },
+            22 => Self::FieldedEdit { peer: node, doc: wide, value },
+            _ => Self::FieldedRestart { peer: node },
         }
     }
 }
