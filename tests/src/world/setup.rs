@@ -65,7 +65,7 @@ pub enum Topology {
     Random(u8),
 }
 
-/// How a hostile member behaves. (The legacy peer with its warts, and who forges tombstones, come with what they attack.)
+/// How a hostile member behaves. (Who forges tombstones comes with what it attacks.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Habit {
     /// Random bytes.

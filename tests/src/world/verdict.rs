@@ -41,7 +41,7 @@ macro_rules! faults {
     };
 }
 
-// Deletion, recreation and the legacy peer bring their own when they exist.
+// Deletion and recreation bring their own when they exist.
 faults! {
     /// A datagram was lost.
     Loss,

@@ -46,6 +46,44 @@ fn with_five_documents_the_side_that_had_the_last_word_is_cut_off_by_its_next_po
     }
 }
 
+/// What a better neighbour can do about it: never leave the last word to the other side.
+#[test]
+fn who_answers_every_message_is_never_cut_off_and_does_not_talk_for_ever() {
+    for answers in [true, false] {
+        let mut bench = Bench::<V07>::new(Config::node_binary());
+        for number in 0..9 {
+            bench.peer.put(bench.now, &format!("docs:{number}"), "f", Some(&Field::Int(1)));
+        }
+        let mut docs = std::collections::BTreeMap::new();
+        let (mut messages, mut ready) = (0, Vec::new());
+        for millis in (0..600_000).step_by(100) {
+            bench.now = now(millis);
+            bench.peer.handle(bench.now, Input::Timeout);
+            // Not within the moment that the message takes to be written, or it would be undone (DELTA-1).
+            for answer in std::mem::take(&mut ready) {
+                bench.feed(&Frame::encode(&answer), true);
+            }
+            while let Some(output) = bench.peer.poll() {
+                let Some(frame) = opened(&output).filter(|frame| frame.kind == kind::DELTA) else { continue };
+                messages += 1;
+                let (doc, state) =
+                    docs.entry(frame.key.clone()).or_insert_with(|| (V12::empty(), <V12 as Library>::State::default()));
+                V12::receive(doc, state, &frame.payload).expect("a sync message");
+                let answer = V12::generate(doc, state).or_else(|| {
+                    // Nothing is left to say: the heads once more, as after a reconnection.
+                    let mut fresh = V12::shared(state);
+                    V12::generate(doc, &mut fresh).filter(|_| answers)
+                });
+                ready.extend(answer.map(|answer| Frame::new(kind::DELTA, &frame.key, answer)));
+            }
+        }
+        assert_eq!(bench.peer.is_cut_off(&id(1)), !answers);
+        // 120 polls of nine documents, and a second message now and then.
+        assert!(messages < 120 * 9 * 2, "{messages}");
+        assert!(!answers || messages >= 119 * 9, "{messages}");
+    }
+}
+
 #[test]
 fn a_breaker_that_time_drives_and_a_silence_that_is_no_failure_cut_nobody_off() {
     for switch in [0, 1] {
