@@ -21,6 +21,8 @@ const LONGEST: usize = 4096;
 
 fn main() -> io::Result<()> {
     vectors()?;
+    handshakes()?;
+    questions()?;
     control()?;
     v1()?;
     compared()?;
@@ -48,8 +50,8 @@ fn vectors() -> io::Result<()> {
         let name = text("name");
         match text("kind") {
             "stream_frame" | "channel_stream" => {
-                write("frames", name, &[&[0, 0][..], &bytes].concat())?;
-                write("frames", &format!("{name}_in_pieces"), &[&[1, 3, 1, 2, 9][..], &bytes].concat())?;
+                write("frames", name, &[&[1, 0][..], &bytes].concat())?;
+                write("frames", &format!("{name}_in_pieces"), &[&[0, 3, 1, 2, 9][..], &bytes].concat())?;
             }
             "sync_batch" => write("batch", name, &bytes)?,
             "sync_entry" => {
@@ -62,9 +64,47 @@ fn vectors() -> io::Result<()> {
                 write("admit", name, &chunks)?;
             }
             "automerge_doc" => write("admit", name, &bytes)?,
-            // Of types that are not read yet.
-            _ => {}
+            "tombstone" => write("tombstone", name, &bytes)?,
+            "tombstone_batch" => write("tombstones", name, &bytes)?,
+            "negentropy_message" => {
+                let len = u16::try_from(bytes.len()).expect("a short message").to_be_bytes();
+                let message = [&len[..], &bytes].concat();
+                write("negentropy", name, &[&[0, 40][..], &message].concat())?;
+                write("negentropy", &format!("{name}_again"), &[&[4, 0][..], &message, &message].concat())?;
+            }
+            // Of one fixed length.
+            "heartbeat" => {}
+            kind => panic!("no law takes {kind}"),
         }
+    }
+    Ok(())
+}
+
+/// Messages without an answer: another protocol, and one cut short.
+fn questions() -> io::Result<()> {
+    write("negentropy", "garbage", &[0, 40, 0, 2, 0xff, 0])?;
+    write("negentropy", "cut", &[0, 40, 0, 4, 0x61, 0, 0, 1])
+}
+
+/// Whole conversations, and such as take a wrong turn at each step.
+fn handshakes() -> io::Result<()> {
+    for law in ["auth_m", "auth_p"] {
+        for role in [0, 1] {
+            write(law, &format!("member_{role}"), &[role, 254, 254])?;
+            write(law, &format!("late_{role}"), &[role, 254, 253])?;
+            write(law, &format!("silent_{role}"), &[role, 253])?;
+            write(law, &format!("stranger_{role}"), &[&[role, 254, 32][..], &[9; 32]].concat())?;
+            write(law, &format!("cut_{role}"), &[role, 254, 255])?;
+        }
+        // The worked example, piece by piece.
+        let id = [&[5, 0][..], b"alpha"].concat();
+        let answer = hex::decode("aa141ee969be027f5e2d6079b37b21b11776def1dfb77333966b5f4e72531fed");
+        let answer = answer.expect("hexadecimal digits");
+        let challenge = [&id[..], &(0..32).collect::<Vec<u8>>()].concat();
+        write(law, "accepted_p", &[&[0, 3][..], &id[..3], &[4], &id[3..], &[32], &answer].concat())?;
+        write(law, "accepted_m", &[&[0, 4, 32, 0, 0, 0, 32][..], &answer].concat())?;
+        write(law, "dialled_p", &[&[1, 39][..], &challenge, &[1, 1]].concat())?;
+        write(law, "dialled_m", &[&[1, 43, 39, 0, 0, 0][..], &challenge, &[1, 1]].concat())?;
     }
     Ok(())
 }

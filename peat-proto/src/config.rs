@@ -39,6 +39,9 @@ pub struct Config {
     pub max_snapshot: usize,
     /// Largest payload of a batch, in bytes. Default 1 MiB; our own batches stay below a frame of `frame_bytes`.
     pub max_batch: usize,
+    /// Largest payload of a batch of tombstones, in bytes. Default 16 MiB: 200,000 of 80 B, for legacy peers send all that
+    /// they have in one.
+    pub max_tombstones: usize,
     /// The size that frames are filled up to, in bytes. Default 64 KiB: 2 s at 256 kbit/s is too long for one frame,
     /// so below 2 Mbit/s a quarter of it is used (0.5 s).
     pub frame_bytes: usize,
@@ -129,6 +132,7 @@ impl Default for Config {
             max_delta: 16 << 20,
             max_snapshot: 16 << 20,
             max_batch: 1 << 20,
+            max_tombstones: 16 << 20,
             frame_bytes: 64 << 10,
             window_min: 8 << 10,
             window_max: 4 << 20,

@@ -115,6 +115,12 @@ impl<const MAX: usize> Text<MAX> {
         Self::new(text.get(..end)?)
     }
 
+    /// Stands for a name that was not given: `?`.
+    pub(crate) fn unnamed() -> Self {
+        const { assert!(MAX > 0) };
+        Self("?".into())
+    }
+
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {

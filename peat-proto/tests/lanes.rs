@@ -157,7 +157,7 @@ fn limit_2_an_impossible_count_costs_its_batch_without_memory() {
 
 #[test]
 fn limit_5_a_bad_entry_costs_itself_and_not_its_neighbours() {
-    let entry = |name: &str| BatchEntry {
+    let entry = |name: &str| BatchEntry::Document {
         doc: DocId::new(name).expect("valid"),
         body: Body::Delta(Delta { changes: vec![change()], ..Delta::default() }.encode()),
     };

@@ -43,7 +43,10 @@ macro_rules! corpora {
     };
 }
 
-corpora!(admit batch control delta frames record ticket v1_body v1_frames v1_handshake v1_ranges v1_sketch world);
+corpora!(
+    admit auth_m auth_p batch control delta frames negentropy record ticket tombstone tombstones
+    v1_body v1_frames v1_handshake v1_ranges v1_sketch world
+);
 
 #[test]
 fn every_law_has_a_target_and_a_corpus_and_is_replayed() {

@@ -7,7 +7,7 @@ use crate::id::{ConnId, DocId, StreamId};
 use crate::io::{CloseCode, Event, Lane, Output, Refusal};
 use crate::peer::connection::Phase;
 use crate::store::Record;
-use crate::wire::{Batch, Body, ControlError, Delta, Frame, FrameError, Hello, Incoming, MessageType, Summary};
+use crate::wire::{Batch, Body, ControlError, Delta, Entry, Frame, FrameError, Hello, Incoming, MessageType, Summary};
 
 impl Node {
     pub(super) fn received(&mut self, id: ConnId, stream: StreamId, bytes: Bytes, fin: bool) {
@@ -167,6 +167,10 @@ impl Node {
             MessageType::Summary | MessageType::Delta | MessageType::Snapshot | MessageType::Batch => {
                 self.fault(id, CloseCode::Unexpected);
             }
+            MessageType::Tombstone
+            | MessageType::Tombstones
+            | MessageType::NegentropyInit
+            | MessageType::NegentropyResponse => self.stats.skipped += 1,
         }
     }
 
@@ -181,11 +185,9 @@ impl Node {
         }
         for entry in batch.entries() {
             match entry {
-                Ok(entry) => match entry.body {
-                    Body::Delta(payload) => self.delta(id, &entry.doc, payload),
-                    Body::Snapshot(payload) => self.snapshot(id, &entry.doc, payload),
-                },
-                Err(_) => self.stats.entries_skipped += 1,
+                Ok(Entry::Document { doc, body: Body::Delta(payload) }) => self.delta(id, &doc, payload),
+                Ok(Entry::Document { doc, body: Body::Snapshot(payload) }) => self.snapshot(id, &doc, payload),
+                Ok(Entry::Tombstone(_)) | Err(_) => self.stats.entries_skipped += 1,
             }
         }
     }

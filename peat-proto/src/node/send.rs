@@ -13,7 +13,7 @@ use crate::peer::connection::CONTROL_BYTES;
 use crate::policy::Class;
 use crate::policy::kin::sends;
 use crate::sync::exchange::{Exchange, Message, Step, statement};
-use crate::wire::{Batch, BatchBuilder, Body, Entry, Label, Payload, encode_frame};
+use crate::wire::{Batch, BatchBuilder, Body, Entry};
 
 /// Documents that a list passes over in one go without finding one to name.
 const LIST_STEP: usize = 1024;
@@ -93,11 +93,11 @@ impl Node {
         while filling.bytes < target {
             let Some(doc) = self.conns.get_mut(&id)?.dequeue(class) else { break };
             let Some((body, data)) = self.speak(id, class, &doc, target) else { continue };
-            let entry = Entry { doc, body };
+            let entry = Entry::Document { doc, body };
             let len = entry.encoded_len();
             if len > target && !filling.entries.is_empty() {
                 // Too large to share a frame: it goes next.
-                let frame = single(&entry)?;
+                let frame = entry.frame().ok()?;
                 self.conns.get_mut(&id)?.overhang.insert(class, frame);
                 break;
             }
@@ -114,7 +114,7 @@ impl Node {
     fn pack(&mut self, filling: Filling) -> Option<(Bytes, bool)> {
         match filling.entries.as_slice() {
             [] => None,
-            [entry] => Some((single(entry)?, filling.data)),
+            [entry] => Some((entry.frame().ok()?, filling.data)),
             entries => {
                 self.next_batch += 1;
                 let id = (self.boot << 40) | (self.next_batch & ((1 << 40) - 1));
@@ -218,7 +218,8 @@ impl Node {
                 if listing.push {
                     begun.push(doc.clone());
                 } else {
-                    let entry = Entry { doc: doc.clone(), body: Body::Delta(statement(&document.offered).encode()) };
+                    let body = Body::Delta(statement(&document.offered).encode());
+                    let entry = Entry::Document { doc: doc.clone(), body };
                     filling.bytes += entry.encoded_len();
                     filling.entries.push(entry);
                 }
@@ -236,12 +237,4 @@ impl Node {
             conn.survey.listing = Some(listing);
         }
     }
-}
-
-fn single(entry: &Entry) -> Option<Bytes> {
-    let (label, payload) = match &entry.body {
-        Body::Delta(payload) => (Label::Delta(&entry.doc), payload),
-        Body::Snapshot(payload) => (Label::Snapshot(&entry.doc), payload),
-    };
-    Some(encode_frame(label, Payload::new(payload).ok()?))
 }

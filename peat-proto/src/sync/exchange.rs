@@ -257,5 +257,5 @@ pub(crate) fn statement(ours: &Heads) -> Delta {
 
 /// A list that is present asks for an answer, as in Automerge's own protocol; the filter stays empty.
 fn have(sample: Vec<ChangeHash>) -> Have {
-    Have { last_sync: sample, bloom: Bytes::new() }
+    Have { last_sync: sample, ..Have::default() }
 }

@@ -3,11 +3,22 @@
 mod assembler;
 mod auth;
 mod batch;
+mod bloom;
 mod delta;
 mod frame;
+mod heartbeat;
+pub mod negentropy;
+mod text;
+mod tombstone;
+mod tombstones;
 
 pub use assembler::{Assembler, Caps, Incoming};
 pub use auth::{AuthError, Dialect, Handshake, Step};
 pub use batch::{Batch, BatchBuilder, BatchError, Body, Entry, EntryError, RawEntry};
+pub use bloom::Bloom;
 pub use delta::{Delta, DeltaError, Have, Version};
 pub use frame::{Frame, FrameError, Key, Label, MessageType, Payload, TooLong, encode_frame};
+pub use heartbeat::{Heartbeat, HeartbeatError};
+pub use text::BadText;
+pub use tombstone::{Field, Tombstone, TombstoneError};
+pub use tombstones::{TombstoneBatch, TombstoneBatchBuilder, TombstoneBatchError};

@@ -9,9 +9,10 @@ use automerge::transaction::Transactable;
 use bytes::Bytes;
 use peat_proto::admit::admit;
 use peat_proto::config::AdmitLimits;
-use peat_proto::wire::{
-    Assembler, Batch, Body, Caps, Delta, Entry, Frame, FrameError, Incoming, Label, MessageType, Payload, RawEntry,
-    encode_frame,
+use peat_proto::wire::v0::negentropy::{self, ItemId, Responder};
+use peat_proto::wire::v0::{
+    Assembler, Batch, Body, Caps, Delta, Entry, Frame, FrameError, Incoming, Label, MessageType, Payload, Tombstone,
+    TombstoneBatch, encode_frame,
 };
 use peat_proto::{Config, DocId};
 use serde_json::Value;
@@ -87,31 +88,6 @@ impl Vector {
             expect => expect,
         }
     }
-
-    /// Whether this vector is about a message type that is not read yet.
-    pub fn is_left(&self) -> bool {
-        const TOMBSTONE: u64 = 4;
-        const TOMBSTONE_BATCH: u64 = 5;
-        const TOMBSTONE_ACK: u64 = 6;
-        const NEGENTROPY: [u64; 2] = [8, 9];
-        if self.expect().starts_with("skip") {
-            return false;
-        }
-        match self.kind() {
-            "tombstone" | "tombstone_batch" | "negentropy_message" | "heartbeat" => true,
-            "sync_entry" if self.is("valid") => {
-                self.number("sync_type").is_some_and(|code| (TOMBSTONE..=TOMBSTONE_ACK).contains(&code))
-            }
-            // The reply of an acceptor of negentropy.
-            "stream_frame" if self.has("request_hex") => true,
-            "stream_frame" => {
-                let mut bytes = self.hex("hex");
-                let code = RawEntry::read(&mut bytes).map(|frame| u64::from(frame.code));
-                code.is_ok_and(|code| [TOMBSTONE, TOMBSTONE_BATCH].contains(&code) || NEGENTROPY.contains(&code))
-            }
-            _ => false,
-        }
-    }
 }
 
 /// A saved document of about 97 kB with one string of 10^8 letters.
@@ -124,7 +100,7 @@ pub fn deflate_bomb() -> Vec<u8> {
 }
 
 pub fn caps() -> Caps {
-    Caps::new(&Config::default())
+    Caps::v0(&Config::default())
 }
 
 /// Everything on one stream, and how it ended: `None` while it is open.
@@ -165,14 +141,20 @@ fn judge_incoming(incoming: &Incoming) -> &'static str {
 }
 
 fn judge_frame(frame: &Frame) -> &'static str {
+    let payload = frame.payload.clone();
     let body = match frame.kind {
-        MessageType::Delta => Body::Delta(frame.payload.clone()),
-        MessageType::Snapshot => Body::Snapshot(frame.payload.clone()),
-        MessageType::Batch => return judge_batch(frame.payload.clone()),
+        MessageType::Delta => Body::Delta(payload),
+        MessageType::Snapshot => Body::Snapshot(payload),
+        MessageType::Batch => return judge_batch(payload),
+        MessageType::Tombstone => return judge_tombstone(payload),
+        MessageType::Tombstones => return judge_tombstones(payload),
+        MessageType::NegentropyInit => return judge_negentropy(payload),
+        // Only behind a first message on its stream.
+        MessageType::NegentropyResponse => return "skip_frame",
         kind => panic!("no vector has a frame of type {kind:?}"),
     };
     match frame.doc() {
-        Ok(doc) => judge_entry(&Entry { doc, body }),
+        Ok(doc) => judge_entry(&Entry::Document { doc, body }),
         Err(_) => "reject",
     }
 }
@@ -183,9 +165,7 @@ pub fn judge_batch(payload: Bytes) -> &'static str {
         return "reject";
     };
     let usable = |entry: Result<Entry, _>| entry.is_ok_and(|entry| judge_entry(&entry) == "accept");
-    // Tombstones are left for later, so an entry of that type is no fault of the batch.
-    let left = batch.raw_entries().map(|raw| raw.code == 4);
-    if !batch.entries().zip(left).all(|(entry, left)| left || usable(entry)) {
+    if !batch.entries().all(usable) {
         return "skip_entry";
     }
     if batch.trailing > 0 {
@@ -194,11 +174,45 @@ pub fn judge_batch(payload: Bytes) -> &'static str {
     "accept"
 }
 
+/// The verdict on a tombstone.
+pub fn judge_tombstone(mut payload: Bytes) -> &'static str {
+    match Tombstone::take(&mut payload) {
+        Ok(_) if !payload.is_empty() => "accept_trailing",
+        Ok(_) => "accept",
+        Err(_) => "reject",
+    }
+}
+
+/// The verdict on a batch of tombstones.
+pub fn judge_tombstones(payload: Bytes) -> &'static str {
+    match TombstoneBatch::decode(payload) {
+        Ok(batch) if batch.elements().any(|element| element.is_err()) => "skip_entry",
+        Ok(batch) if batch.trailing > 0 => "accept_trailing",
+        Ok(_) => "accept",
+        Err(_) => "reject",
+    }
+}
+
+/// The verdict on a first message of negentropy.
+pub fn judge_negentropy(message: Bytes) -> &'static str {
+    match answer(message, []) {
+        Ok(_) => "accept",
+        Err(_) => "reject",
+    }
+}
+
+/// What a node with these items says to a first message.
+pub fn answer<const N: usize>(message: Bytes, items: [ItemId; N]) -> Result<Bytes, negentropy::NegentropyError> {
+    let date = negentropy::date_of(message.clone())?.unwrap_or_default();
+    Responder::new(items.map(|id| (date, id))).answer(message)
+}
+
 /// The verdict on what is meant for one document.
 fn judge_entry(entry: &Entry) -> &'static str {
-    match &entry.body {
-        Body::Delta(payload) => judge_delta(payload.clone()),
-        Body::Snapshot(payload) => judge_document(payload),
+    match entry {
+        Entry::Document { body: Body::Delta(payload), .. } => judge_delta(payload.clone()),
+        Entry::Document { body: Body::Snapshot(payload), .. } => judge_document(payload),
+        Entry::Tombstone(_) => "accept",
     }
 }
 

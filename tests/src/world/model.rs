@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use automerge::{Automerge, ChangeHash};
 use bytes::Bytes;
 use peat_proto::store::{Batch, Op};
-use peat_proto::wire::{Assembler, Body, Caps, Delta, Frame, Incoming, MessageType};
+use peat_proto::wire::{Assembler, Body, Caps, Delta, Entry, Frame, Incoming, MessageType};
 use peat_proto::{DocId, EditId};
 
 /// A change of a document. Two documents that begin alike may share a hash.
@@ -168,8 +168,12 @@ fn documents(frame: &Frame) -> Result<Vec<(DocId, Body)>, String> {
         MessageType::Snapshot => Ok(vec![(doc()?, Body::Snapshot(frame.payload.clone()))]),
         MessageType::Batch => {
             let batch = peat_proto::wire::Batch::decode(frame.payload.clone()).map_err(|error| error.to_string())?;
-            let entries = batch.entries().map(|entry| entry.map(|entry| (entry.doc, entry.body)));
-            entries.collect::<Result<_, _>>().map_err(|error| error.to_string())
+            let entries = batch.entries().map(|entry| match entry {
+                Ok(Entry::Document { doc, body }) => Ok((doc, body)),
+                Ok(Entry::Tombstone(_)) => Err("a tombstone where none belongs".to_owned()),
+                Err(error) => Err(error.to_string()),
+            });
+            entries.collect()
         }
         _ => Ok(Vec::new()),
     }

@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::frame::{Frame, FrameError, Header, Key, MessageType, Parsed};
+use super::frame::{Frame, FrameError, Header, Key, Label, MessageType, Parsed};
+use super::negentropy::{ItemId, Responder};
 use crate::config::Config;
 use crate::id::DocId;
 
-/// Longest keys and payloads, in bytes.
+/// Longest keys and payloads, in bytes. Types without one do not exist on a stream, and are skipped like unknown ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caps {
     /// Of a key of any type.
@@ -19,7 +20,13 @@ pub struct Caps {
     pub snapshot: usize,
     /// Of a batch's payload.
     pub batch: usize,
-    /// Of a control payload; `None` on a stream where control types do not exist and are skipped like unknown ones.
+    /// Of a tombstone.
+    pub tombstone: Option<usize>,
+    /// Of a batch of tombstones.
+    pub tombstones: Option<usize>,
+    /// Of a negentropy message.
+    pub negentropy: Option<usize>,
+    /// Of a control payload.
     pub control: Option<usize>,
 }
 
@@ -27,15 +34,37 @@ impl Caps {
     /// Longest payload of a control frame. Ours have at most 72 bytes; the rest is for successors.
     pub const CONTROL: usize = 1024;
 
+    /// Longest tombstone with what may stand behind it: almost twice the longest that is used.
+    pub const TOMBSTONE: usize = 4096;
+
+    /// Longest negentropy message: lists of as many ids as a responder has items take half of it.
+    pub const NEGENTROPY: usize = 2 * size_of::<ItemId>() * Responder::MAX_ITEMS;
+
     /// The caps of a configuration, for a stream between Peat nodes.
     #[must_use]
     pub fn new(config: &Config) -> Self {
         Self {
+            tombstone: None,
+            tombstones: None,
+            negentropy: None,
+            control: Some(Self::CONTROL),
             key: DocId::MAX_LEN,
+            ..Self::v0(config)
+        }
+    }
+
+    /// The caps of a configuration, for a stream of a legacy peer.
+    #[must_use]
+    pub fn v0(config: &Config) -> Self {
+        Self {
+            key: Label::MAX_KEY,
             delta: config.max_delta,
             snapshot: config.max_snapshot,
             batch: config.max_batch,
-            control: Some(Self::CONTROL),
+            tombstone: Some(Self::TOMBSTONE),
+            tombstones: Some(config.max_tombstones),
+            negentropy: Some(Self::NEGENTROPY),
+            control: None,
         }
     }
 
@@ -45,6 +74,9 @@ impl Caps {
             MessageType::Delta => Some(self.delta),
             MessageType::Snapshot => Some(self.snapshot),
             MessageType::Batch => Some(self.batch),
+            MessageType::Tombstone => self.tombstone,
+            MessageType::Tombstones => self.tombstones,
+            MessageType::NegentropyInit | MessageType::NegentropyResponse => self.negentropy,
             MessageType::Hello | MessageType::Summary => self.control,
         }
     }

@@ -2,7 +2,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::frame::{Header, Label, MessageType, Payload, encode_frame, put_frame};
+use super::frame::{Header, Label, MessageType, Payload, TooLong, encode_frame, put_frame};
+use super::tombstone::{Tombstone, TombstoneError};
 use crate::id::{BadDocId, DocId};
 use crate::wire::kit::{take, take_u8, take_u16, take_u32, take_u64};
 
@@ -18,7 +19,7 @@ pub struct Batch {
     pub created_ms: u64,
     /// Hops that it may travel; nobody reads it, and a batch with 0 is applied like any other.
     pub ttl: u8,
-    /// Bytes behind the last entry. They are ignored, and to be counted.
+    /// Bytes behind the last entry, and behind the tombstones within theirs. They are ignored, and to be counted.
     pub trailing: usize,
     count: u32,
     entries: Bytes,
@@ -45,11 +46,15 @@ impl Batch {
             return Err(BatchError::TooManyEntries { count });
         }
         let mut rest = payload.clone();
+        let mut slack = 0;
         for _ in 0..count {
-            RawEntry::read(&mut rest)?;
+            let entry = RawEntry::read(&mut rest)?;
+            if entry.code == MessageType::Tombstone.code() {
+                slack += Tombstone::slack(entry.payload);
+            }
         }
         let entries = payload.split_to(payload.len() - rest.len());
-        Ok(Self { id, created_ms, ttl, trailing: rest.len(), count, entries })
+        Ok(Self { id, created_ms, ttl, trailing: rest.len() + slack, count, entries })
     }
 
     /// How many entries there are, bad ones included.
@@ -76,16 +81,21 @@ impl Batch {
     }
 }
 
-/// A valid entry.
+/// A valid entry: nothing else has a place in a batch, and a legacy peer throws away the whole of one that has.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// Which document.
-    pub doc: DocId,
-    /// What for it.
-    pub body: Body,
+pub enum Entry {
+    /// Something for a document.
+    Document {
+        /// Which.
+        doc: DocId,
+        /// What.
+        body: Body,
+    },
+    /// A tombstone.
+    Tombstone(Tombstone),
 }
 
-/// What an entry carries. Payloads are not looked into yet.
+/// What an entry has for a document. Payloads are not looked into yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Body {
     /// A message of the Automerge sync protocol.
@@ -98,19 +108,33 @@ impl Entry {
     /// Bytes in a batch.
     #[must_use]
     pub fn encoded_len(&self) -> usize {
-        self.label().header_len() + self.payload().len()
+        let payload = match self {
+            Self::Document { body: Body::Delta(payload) | Body::Snapshot(payload), .. } => payload.len(),
+            Self::Tombstone(tombstone) => tombstone.encoded_len(),
+        };
+        self.label().header_len() + payload
+    }
+
+    /// The entry as a frame of its own, outside of any batch.
+    ///
+    /// # Errors
+    /// [`TooLong`] when its payload has more bytes than a frame can say.
+    pub fn frame(&self) -> Result<Bytes, TooLong> {
+        Ok(encode_frame(self.label(), Payload::new(&self.payload())?))
     }
 
     fn label(&self) -> Label<'_> {
-        match self.body {
-            Body::Delta(_) => Label::Delta(&self.doc),
-            Body::Snapshot(_) => Label::Snapshot(&self.doc),
+        match self {
+            Self::Document { doc, body: Body::Delta(_) } => Label::Delta(doc),
+            Self::Document { doc, body: Body::Snapshot(_) } => Label::Snapshot(doc),
+            Self::Tombstone(tombstone) => Label::Tombstone(tombstone),
         }
     }
 
-    fn payload(&self) -> &Bytes {
-        match &self.body {
-            Body::Delta(payload) | Body::Snapshot(payload) => payload,
+    fn payload(&self) -> Bytes {
+        match self {
+            Self::Document { body: Body::Delta(payload) | Body::Snapshot(payload), .. } => payload.clone(),
+            Self::Tombstone(tombstone) => tombstone.encode(),
         }
     }
 }
@@ -144,10 +168,15 @@ impl RawEntry {
         let body = match MessageType::from_code(self.code) {
             Some(MessageType::Delta) => Body::Delta(self.payload),
             Some(MessageType::Snapshot) => Body::Snapshot(self.payload),
+            // Its key says nothing.
+            Some(MessageType::Tombstone) => {
+                let mut payload = self.payload;
+                return Ok(Entry::Tombstone(Tombstone::take(&mut payload)?));
+            }
             _ => return Err(EntryError::Type { code: self.code }),
         };
         let doc = DocId::new(key)?;
-        Ok(Entry { doc, body })
+        Ok(Entry::Document { doc, body })
     }
 
     fn take(bytes: &mut Bytes) -> Option<Self> {
@@ -189,14 +218,10 @@ impl BatchBuilder {
     /// Appends an entry if it fits; whether it did.
     #[must_use]
     pub fn push(&mut self, entry: &Entry) -> bool {
-        let room = self.budget - self.payload.len();
-        let Ok(payload) = Payload::new(entry.payload()) else {
-            return false;
-        };
-        if entry.encoded_len() > room {
+        if entry.encoded_len() > self.budget - self.payload.len() {
             return false;
         }
-        put_frame(&mut self.payload, entry.label(), payload);
+        put_frame(&mut self.payload, entry.label(), Payload::within_budget(&entry.payload()));
         // An entry has 7 bytes at least, so the count stays far below what the payload's length allows.
         self.count += 1;
         true
@@ -256,4 +281,7 @@ pub enum EntryError {
     /// The key names no document.
     #[error(transparent)]
     Key(#[from] BadDocId),
+    /// The tombstone cannot be used.
+    #[error(transparent)]
+    Tombstone(#[from] TombstoneError),
 }

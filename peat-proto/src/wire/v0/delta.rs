@@ -14,6 +14,7 @@
 use automerge::ChangeHash;
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::bloom::Bloom;
 use super::frame::{Label, Payload, TooLong, encode_frame};
 
 use crate::id::DocId;
@@ -52,16 +53,13 @@ pub enum Version {
 pub struct Have {
     /// The heads that both had.
     pub last_sync: Vec<ChangeHash>,
-    /// A Bloom filter of the changes since: nothing, or `entries | bits per entry | probes | bits`.
-    pub bloom: Bytes,
+    /// A filter of the changes since.
+    pub bloom: Bloom,
 }
 
 impl Delta {
     /// Most summaries in one message; Automerge sends one.
     pub const MAX_HAVES: usize = 64;
-
-    /// Most probes of a Bloom filter; Automerge uses 7.
-    const MAX_PROBES: u64 = 64;
 
     /// Shortest Automerge chunk: magic, checksum, type and length.
     const MIN_CHUNK: usize = 10;
@@ -98,7 +96,7 @@ impl Delta {
         put_uleb(&mut out, self.have.len());
         for have in &self.have {
             put_hashes(&mut out, &have.last_sync);
-            put_prefixed(&mut out, &have.bloom);
+            put_prefixed(&mut out, have.bloom.as_bytes());
         }
         put_uleb(&mut out, self.changes.len());
         for change in &self.changes {
@@ -111,7 +109,7 @@ impl Delta {
     /// Bytes that [`Delta::encode`] writes.
     #[must_use]
     pub fn encoded_len(&self) -> usize {
-        let haves = self.have.iter().map(|have| hashes_len(&have.last_sync) + prefixed_len(&have.bloom));
+        let haves = self.have.iter().map(|have| hashes_len(&have.last_sync) + prefixed_len(have.bloom.as_bytes()));
         let changes = self.changes.iter().map(|change| prefixed_len(change));
         1 + hashes_len(&self.heads)
             + hashes_len(&self.need)
@@ -191,8 +189,7 @@ fn take_haves(bytes: &mut Bytes) -> Result<Vec<Have>, DeltaError> {
     (0..count)
         .map(|_| {
             let last_sync = take_hashes(bytes)?;
-            let bloom = take_prefixed(bytes)?;
-            check_bloom(bloom.clone())?;
+            let bloom = Bloom::read(take_prefixed(bytes)?)?;
             Ok(Have { last_sync, bloom })
         })
         .collect()
@@ -209,23 +206,6 @@ fn take_changes(bytes: &mut Bytes) -> Result<Vec<Bytes>, DeltaError> {
         changes.push(change);
     }
     Ok(changes)
-}
-
-/// A filter must hold the bits that it announces. Automerge divides by their number and makes room for all probes.
-fn check_bloom(mut bloom: Bytes) -> Result<(), DeltaError> {
-    if bloom.is_empty() {
-        return Ok(());
-    }
-    let entries = take_uleb(&mut bloom)?;
-    let bits_per_entry = take_uleb(&mut bloom)?;
-    let probes = take_uleb(&mut bloom)?;
-    let in_range = [entries, bits_per_entry].iter().all(|&number| u32::try_from(number).is_ok());
-    let bytes = entries.saturating_mul(bits_per_entry).div_ceil(8);
-    let usable = entries == 0 || (bytes > 0 && probes > 0);
-    if in_range && usable && probes <= Delta::MAX_PROBES && bytes <= bloom.len() as u64 {
-        return Ok(());
-    }
-    Err(DeltaError::Bloom)
 }
 
 /// A count of things of at least `size` bytes each, as far as they can be there.

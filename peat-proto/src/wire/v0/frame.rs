@@ -1,10 +1,12 @@
 //! One frame: header and payload.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::tombstone::Tombstone;
 use crate::id::{BadDocId, DocId};
 
 /// What a frame carries.
@@ -15,8 +17,16 @@ pub enum MessageType {
     Delta = 0x00,
     /// A saved document.
     Snapshot = 0x01,
+    /// That a document was deleted.
+    Tombstone = 0x04,
+    /// That many were.
+    Tombstones = 0x05,
     /// Entries for several documents.
     Batch = 0x07,
+    /// The first message of negentropy, which we only receive.
+    NegentropyInit = 0x08,
+    /// Any other message of negentropy.
+    NegentropyResponse = 0x09,
     /// The greeting; only on the control lane between Peat nodes.
     Hello = 0x40,
     /// The digest of a document set; only on the control lane between Peat nodes.
@@ -30,7 +40,11 @@ impl MessageType {
         match code {
             0x00 => Some(Self::Delta),
             0x01 => Some(Self::Snapshot),
+            0x04 => Some(Self::Tombstone),
+            0x05 => Some(Self::Tombstones),
             0x07 => Some(Self::Batch),
+            0x08 => Some(Self::NegentropyInit),
+            0x09 => Some(Self::NegentropyResponse),
             0x40 => Some(Self::Hello),
             0x41 => Some(Self::Summary),
             _ => None,
@@ -150,8 +164,14 @@ pub enum Label<'a> {
     Delta(&'a DocId),
     /// A snapshot of this document.
     Snapshot(&'a DocId),
+    /// This tombstone.
+    Tombstone(&'a Tombstone),
+    /// A batch of tombstones.
+    Tombstones,
     /// A batch.
     Batch,
+    /// An answer of negentropy.
+    NegentropyResponse,
     /// The greeting.
     Hello,
     /// The digest.
@@ -165,26 +185,39 @@ impl Label<'_> {
         match self {
             Self::Delta(_) => MessageType::Delta,
             Self::Snapshot(_) => MessageType::Snapshot,
+            Self::Tombstone(_) => MessageType::Tombstone,
+            Self::Tombstones => MessageType::Tombstones,
             Self::Batch => MessageType::Batch,
+            Self::NegentropyResponse => MessageType::NegentropyResponse,
             Self::Hello => MessageType::Hello,
             Self::Summary => MessageType::Summary,
         }
     }
 
-    /// The key of the frame: at most [`DocId::MAX_LEN`] bytes.
+    /// The key of the frame: at most [`Self::MAX_KEY`] bytes.
     #[must_use]
-    pub fn key(&self) -> &str {
-        match self {
+    pub fn key(&self) -> Cow<'_, str> {
+        Cow::Borrowed(match self {
             Self::Delta(doc) | Self::Snapshot(doc) => doc.as_str(),
+            Self::Tombstone(it) => return Cow::Owned(format!("tombstones:{}", it.name())),
+            Self::Tombstones => "tombstones:batch",
             Self::Batch => "batch",
+            Self::NegentropyResponse => "_negentropy",
             Self::Hello | Self::Summary => "_peat",
-        }
+        })
     }
+
+    /// Longest key that we write or read: that of a tombstone, whose document may be named in two parts of any length.
+    pub const MAX_KEY: usize = "tombstones::".len() + 2 * DocId::MAX_LEN;
 
     /// Bytes of the header of such a frame.
     #[must_use]
     pub fn header_len(&self) -> usize {
-        Header::FIXED + self.key().len()
+        let key = match self {
+            Self::Tombstone(it) => "tombstones::".len() + it.name_len(),
+            _ => self.key().len(),
+        };
+        Header::FIXED + key
     }
 }
 
@@ -233,7 +266,7 @@ pub fn encode_frame(label: Label<'_>, payload: Payload<'_>) -> Bytes {
 
 /// Appends a frame, or an entry of a batch, which has the same layout.
 pub(super) fn put_frame(out: &mut BytesMut, label: Label<'_>, payload: Payload<'_>) {
-    const { assert!(DocId::MAX_LEN <= u16::MAX as usize) };
+    const { assert!(Label::MAX_KEY <= u16::MAX as usize) };
     let key = label.key();
     out.put_u16(key.len() as u16);
     out.put_slice(key.as_bytes());

@@ -8,12 +8,16 @@ fn hash(byte: u8) -> ChangeHash {
     ChangeHash([byte; 32])
 }
 
+fn bloom(bytes: &'static [u8]) -> Bloom {
+    Bloom::read(Bytes::from_static(bytes)).expect("a filter that can be used")
+}
+
 fn full() -> Delta {
     Delta {
         version: Version::V2,
         heads: vec![hash(1), hash(2)],
         need: vec![hash(3)],
-        have: vec![Have { last_sync: vec![hash(4)], bloom: Bytes::from_static(&[1, 10, 7, 0xff, 0xff]) }],
+        have: vec![Have { last_sync: vec![hash(4)], bloom: bloom(&[1, 10, 7, 0xff, 0xff]) }],
         changes: vec![Bytes::from(vec![9; 300])],
         tail: Bytes::from_static(&[2, 0x02, 0x80]),
     }
@@ -49,9 +53,9 @@ fn filters_that_automerge_could_not_use_are_refused() {
         &[0x80, 0x80, 0x80, 0x80, 0x10, 0, 7],
     ];
     for bloom in cases {
-        let mut delta = full();
-        delta.have[0].bloom = Bytes::from_static(bloom);
-        assert_eq!(Delta::decode(delta.encode()), Err(DeltaError::Bloom));
+        assert_eq!(Bloom::read(Bytes::from_static(bloom)), Err(DeltaError::Bloom));
+        let head = [&[0x42, 0, 0, 1, 0, bloom.len() as u8][..], bloom, &[0]].concat();
+        assert_eq!(Delta::decode(head.into()), Err(DeltaError::Bloom));
     }
 }
 
@@ -105,4 +109,23 @@ fn automerge_and_this_codec_agree_on_a_whole_conversation() {
     assert_eq!(docs[0].get_heads().len(), 2);
     let [mut left, mut right] = docs;
     assert_eq!(left.get_heads(), right.get_heads());
+}
+
+#[test]
+fn a_filter_is_the_one_that_automerge_would_build_and_finds_what_automerge_finds() {
+    let hashes: Vec<ChangeHash> =
+        (0..300_u32).map(|n| ChangeHash(*blake3::hash(&n.to_be_bytes()).as_bytes())).collect();
+    for count in [0, 1, 2, 7, 100, 200] {
+        let (members, strangers) = hashes.split_at(count);
+        let theirs = automerge::sync::BloomFilter::from_hashes(members.iter());
+        let ours = Bloom::of(members);
+        assert_eq!(ours.as_bytes(), theirs.to_bytes());
+        assert_eq!(Bloom::read(theirs.to_bytes().into()), Ok(ours.clone()));
+        assert!(members.iter().all(|hash| ours.contains(hash)));
+        for hash in strangers {
+            assert_eq!(ours.contains(hash), theirs.contains_hash(hash));
+        }
+        let passed = strangers.iter().filter(|hash| ours.contains(hash)).count();
+        assert!(passed * 20 < strangers.len(), "{passed} of {} strangers pass", strangers.len());
+    }
 }
