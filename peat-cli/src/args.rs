@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use peat_node::{DocId, PeerId, Ticket};
+use peat_smol::Congestion;
 
 use crate::failure::Exit;
 
@@ -94,7 +95,11 @@ collections keep their documents. The deletion reaches every node that the colle
     /// Show what this node holds and whom it is connected to
     Status,
     /// Show two nodes keeping 50 documents of real air traffic equal
-    Demo,
+    Demo {
+        /// What the two nodes run on; mixed is one of each
+        #[arg(long, value_enum, default_value_t = DemoTransport::Iroh)]
+        transport: DemoTransport,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -196,9 +201,27 @@ pub(crate) enum Place {
 
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct NetworkArgs {
+    /// QUIC by iroh, over plain UDP sockets, or one beside the other; any reaches any
+    #[arg(long, value_enum, default_value_t = Transport::Iroh)]
+    pub(crate) transport: Transport,
     /// Listen here instead of on a free port of every interface; may be repeated
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Vec<SocketAddr>,
+    /// With `--transport both`, where UDP listens; may be repeated
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen_udp: Vec<SocketAddr>,
+    /// UDP: `cubic`, or `fixed:RATE` (bits per second, as in 256k) where loss is no congestion; unfair on shared links
+    #[arg(long, default_value_t = Congestion::Cubic)]
+    pub(crate) congestion: Congestion,
+    /// UDP: save every byte; for both sides of a thin link
+    #[arg(long)]
+    pub(crate) thin: bool,
+    /// UDP: send single packets instead of trains (GSO), if connections are lost on shaped links
+    #[arg(long)]
+    pub(crate) no_offload: bool,
+    /// UDP: announce this node and look for peers on the local networks (mDNS)
+    #[arg(long)]
+    pub(crate) local: bool,
     /// Use the public relays of iroh where no direct path exists
     #[arg(long)]
     pub(crate) relay: bool,
@@ -208,6 +231,20 @@ pub(crate) struct NetworkArgs {
     /// Ask the router for a port (UPnP, PCP, NAT-PMP); needs --relay
     #[arg(long, requires = "relay")]
     pub(crate) port_mapper: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Transport {
+    Iroh,
+    Udp,
+    Both,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DemoTransport {
+    Iroh,
+    Udp,
+    Mixed,
 }
 
 #[derive(Debug, clap::Args)]

@@ -18,6 +18,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::access::{Access, unexpected};
+use crate::args::DemoTransport;
 use crate::control::{Answer, Cell, Request, Status, Traffic};
 use crate::failure::{Code, Failure};
 use crate::import::{self, Row, csv};
@@ -37,9 +38,9 @@ const EDITED: usize = 20;
 /// Longest time for both nodes to be level after the last edit.
 const LEVEL_TIMEOUT: Duration = Duration::from_secs(60);
 
-pub(crate) fn run(output: &mut Output) -> Result<(), Failure> {
+pub(crate) fn run(transport: DemoTransport, output: &mut Output) -> Result<(), Failure> {
     let stage = Stage::new()?;
-    let report = stage.guard(|| play(&stage, output))?;
+    let report = stage.guard(|| play(&stage, transport, output))?;
     output.data(&report, &report)?;
     if report.converged {
         return Ok(());
@@ -51,12 +52,17 @@ pub(crate) fn run(output: &mut Output) -> Result<(), Failure> {
     ))
 }
 
-fn play(stage: &Stage, output: &Output) -> Result<Report, Failure> {
+fn play(stage: &Stage, transport: DemoTransport, output: &Output) -> Result<Report, Failure> {
     let rows: Vec<Row> = csv(GzDecoder::new(SAMPLE), "tracks", "icao24")?.collect();
     let edited = first_documents(&rows, EDITED);
     output.note("starting two `peat serve` processes on loopback, with fresh stores");
-    let a = stage.serve("a", None)?;
-    let b = stage.serve("b", Some(&a.ticket))?;
+    let [on_a, on_b] = match transport {
+        DemoTransport::Iroh => ["iroh", "iroh"],
+        DemoTransport::Udp => ["udp", "udp"],
+        DemoTransport::Mixed => ["udp", "iroh"],
+    };
+    let a = stage.serve("a", on_a, None)?;
+    let b = stage.serve("b", on_b, Some(&a.ticket))?;
 
     output.note(format_args!(
         "importing {} recorded aircraft positions into node A, and making {EDITS} edits on node B meanwhile",

@@ -66,7 +66,7 @@ fn run(args: Args, output: &mut Output) -> Result<(), Failure> {
         Command::Serve(args) => serve::run(&dir?, &args, output),
         Command::Sync(args) => sync::run(&dir?, &args, output),
         Command::Status => status::run(&dir?, output),
-        Command::Demo => demo::run(output),
+        Command::Demo { transport } => demo::run(transport, output),
     }
 }
 

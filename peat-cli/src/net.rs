@@ -1,39 +1,73 @@
-//! The transport that the command uses: iroh.
+//! The transports that the command can use.
 
 use std::time::Instant;
 
-use peat_iroh::{Iroh, Options, Relay};
+use peat_iroh::{Iroh, Relay};
 use peat_node::Node;
+use peat_smol::{Profile, Udp};
 
-use crate::args::NetworkArgs;
+use crate::args::{NetworkArgs, Transport};
 use crate::failure::{Code, Failure};
 use crate::wait;
 
-/// An endpoint that serves a node.
-pub(crate) struct Network(Iroh);
+/// The endpoints that serve a node.
+pub(crate) struct Network {
+    udp: Option<Udp>,
+    iroh: Option<Iroh>,
+}
 
 impl Network {
     /// Binds as the arguments say.
     pub(crate) fn attach(node: &Node, args: &NetworkArgs) -> Result<Self, Failure> {
-        let mut options = Options::default();
-        if !args.listen.is_empty() {
-            options.listen.clone_from(&args.listen);
+        let mut network = Self { udp: None, iroh: None };
+        // The first that is attached dials first.
+        if args.transport != Transport::Iroh {
+            network.udp = Some(Udp::spawn(node.attach("udp"), udp(args)).map_err(unbound)?);
         }
-        if args.relay {
-            options.relay = Relay::Public;
+        if args.transport != Transport::Udp {
+            network.iroh = Some(Iroh::spawn(node.attach("iroh"), iroh(args)).map_err(unbound)?);
         }
-        options.lookup = args.discovery;
-        options.port_mapper = args.port_mapper;
-        let bound = Iroh::spawn(node.attach("iroh"), options);
-        bound.map(Self).map_err(|error| {
-            Failure::new(Code::Network, error, "choose another address with --listen, or stop what uses it")
-        })
+        Ok(network)
     }
 
-    /// Waits until the endpoint of a closed node has said farewell to its peers, but not beyond the deadline.
+    /// Waits until the endpoints of a closed node have said farewell to their peers, but not beyond the deadline.
     pub(crate) fn close(self, deadline: Instant) {
-        if wait::until(deadline, self.0.close()).is_none() {
+        let udp = self.udp.is_none_or(|udp| wait::until(deadline, udp.close()).is_some());
+        let iroh = self.iroh.is_none_or(|iroh| wait::until(deadline, iroh.close()).is_some());
+        if !udp || !iroh {
             tracing::debug!("some peer did not answer the farewell");
         }
     }
+}
+
+fn udp(args: &NetworkArgs) -> peat_smol::Options {
+    let mut options = peat_smol::Options::default();
+    let listen = if args.transport == Transport::Both { &args.listen_udp } else { &args.listen };
+    if !listen.is_empty() {
+        options.listen.clone_from(listen);
+    }
+    options.congestion = args.congestion;
+    if args.thin {
+        options.profile = Profile::Thin;
+    }
+    options.segmentation_offload = !args.no_offload;
+    options.discovery = args.local;
+    options
+}
+
+fn iroh(args: &NetworkArgs) -> peat_iroh::Options {
+    let mut options = peat_iroh::Options::default();
+    if !args.listen.is_empty() {
+        options.listen.clone_from(&args.listen);
+    }
+    if args.relay {
+        options.relay = Relay::Public;
+    }
+    options.lookup = args.discovery;
+    options.port_mapper = args.port_mapper;
+    options
+}
+
+fn unbound(error: impl std::fmt::Display) -> Failure {
+    Failure::new(Code::Network, error, "choose another address with --listen, or stop what uses it")
 }

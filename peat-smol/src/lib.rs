@@ -23,6 +23,8 @@ mod options;
 mod quic;
 mod socket;
 mod streams;
+#[cfg(test)]
+mod throughput;
 mod tls;
 
 use std::future::Future;

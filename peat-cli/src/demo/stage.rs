@@ -79,11 +79,12 @@ impl Stage {
     }
 
     /// Starts a `peat serve` on a fresh store and waits until it serves.
-    pub(super) fn serve(&self, name: &str, join: Option<&str>) -> Result<Process, Failure> {
+    pub(super) fn serve(&self, name: &str, transport: &str, join: Option<&str>) -> Result<Process, Failure> {
         let dir = self.stores.path().join(name);
         let program = env::current_exe().map_err(|error| broken(format!("this program is not found: {error}")))?;
         let mut command = Command::new(program);
         command.arg("--dir").arg(&dir).args(["--json", "serve", "--tied", "--listen", "127.0.0.1:0"]);
+        command.args(["--transport", transport]);
         if let Some(ticket) = join {
             command.args(["--join", ticket]);
         }

@@ -8,7 +8,9 @@ use crate::rng::Rng;
 use crate::time::Time;
 
 /// The wanted peers. A lost one is dialled again after an exponential backoff with jitter (half of it fixed, half drawn),
-/// which never gives up and starts afresh after a connection over which documents flowed.
+/// which never gives up and starts afresh after a connection over which documents flowed. The wait counts from the
+/// beginning of a dial: one that was under way for longer than that, because nobody answered, is followed by the next at
+/// once, so that a transport which tests the silence finds a peer that comes back as soon as it does.
 #[derive(Debug)]
 pub(crate) struct Wanted {
     peers: BTreeMap<PeerId, Want>,
@@ -26,7 +28,8 @@ struct Want {
 #[derive(Debug, PartialEq, Eq)]
 enum State {
     Due(Time),
-    Dialling,
+    /// Since when.
+    Dialling(Time),
     Connected,
 }
 
@@ -69,24 +72,30 @@ impl Wanted {
 
     /// A dial came to nothing.
     pub(crate) fn failed(&mut self, peer: &PeerId, now: Time, rng: &mut Rng) {
-        if self.peers.get(peer).is_some_and(|want| want.state == State::Dialling) {
-            self.lost(peer, now, rng);
+        if let Some(State::Dialling(since)) = self.peers.get(peer).map(|want| &want.state) {
+            let since = *since;
+            self.wait(peer, since, now, rng);
         }
     }
 
     /// The last connection is gone.
     pub(crate) fn lost(&mut self, peer: &PeerId, now: Time, rng: &mut Rng) {
+        self.wait(peer, now, now, rng);
+    }
+
+    fn wait(&mut self, peer: &PeerId, since: Time, now: Time, rng: &mut Rng) {
         let Some(want) = self.peers.get_mut(peer) else { return };
         let wait = self.min.saturating_mul(1 << want.tries.min(16)).min(self.max);
         want.tries = want.tries.saturating_add(1);
         let half = u64::try_from(wait.as_micros() / 2).unwrap_or(u64::MAX);
-        want.state = State::Due(now + Duration::from_micros(half + rng.below(half.max(1))));
+        let due = since + Duration::from_micros(half + rng.below(half.max(1)));
+        want.state = State::Due(due.max(now));
     }
 
     pub(crate) fn deadline(&self) -> Option<Time> {
         let due = self.peers.values().filter_map(|want| match want.state {
             State::Due(at) => Some(at),
-            State::Dialling | State::Connected => None,
+            State::Dialling(_) | State::Connected => None,
         });
         due.min()
     }
@@ -95,7 +104,7 @@ impl Wanted {
     pub(crate) fn next_due(&mut self, now: Time) -> Option<PeerId> {
         let due = self.peers.iter_mut().find(|(_, want)| matches!(want.state, State::Due(at) if at <= now));
         due.map(|(peer, want)| {
-            want.state = State::Dialling;
+            want.state = State::Dialling(now);
             *peer
         })
     }
@@ -125,6 +134,11 @@ mod tests {
             now = due;
         }
         assert!(wait >= max / 2);
+        // Silence that took longer than the wait is followed by the next dial at once.
+        assert_eq!(wanted.next_due(now), Some(peer));
+        now += max;
+        wanted.failed(&peer, now, &mut rng);
+        assert_eq!(wanted.next_due(now), Some(peer));
         wanted.served(&peer);
         wanted.lost(&peer, now, &mut rng);
         assert!(wanted.deadline().expect("a wait").since(now) <= min);

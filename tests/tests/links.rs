@@ -1,0 +1,240 @@
+//! Whole nodes across a bad network: real sockets and clocks, packets lost, late and cut off between two namespaces.
+//!
+//! Needs Linux, root, iproute2, Python and the link tool, whose path is `PEAT_LINK`, or `shared/tools/link.py` beside the
+//! repository. Without them every test here says loudly that it was skipped. The long ones are run by hand:
+//! `cargo test --release -p peat-tests --test links -- --ignored --nocapture --test-threads 1`.
+#![cfg(target_os = "linux")]
+
+#[path = "adapters/side.rs"]
+#[allow(dead_code)]
+mod side;
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use peat_node::{DocId, Node};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde_json::{Value, json};
+use side::{Adapter, Kind};
+
+/// The addresses that the tool gives to the two ends.
+const ENDS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 88, 0, 1), Ipv4Addr::new(10, 88, 0, 2)];
+
+/// One link at a time: two would share the machine's two cores, and the clock is real.
+static ONE: Mutex<()> = Mutex::new(());
+
+/// A running link between two namespaces; dropping it removes both.
+struct Link {
+    tool: PathBuf,
+    namespaces: [String; 2],
+    process: Child,
+    began: Instant,
+    _alone: std::sync::MutexGuard<'static, ()>,
+}
+
+impl Link {
+    /// A link with these options of the tool; `None`, said loudly, where there can be none.
+    fn up(options: &[&str]) -> Option<Self> {
+        let alone = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/tools/link.py");
+        let tool = std::env::var_os("PEAT_LINK").map_or_else(|| beside.into(), PathBuf::from);
+        let namespaces = ["a", "b"].map(|end| format!("peat{}{end}", std::process::id()));
+        let up = Command::new("python3").arg(&tool).arg("up").args(&namespaces).output();
+        if !up.is_ok_and(|up| up.status.success()) {
+            eprintln!("SKIPPED: no link between namespaces without root, iproute2 and {}", tool.display());
+            return None;
+        }
+        let mut command = Command::new("python3");
+        command.arg(&tool).arg("run").args(&namespaces).args(options).stdout(Stdio::piped());
+        let mut process = command.spawn().expect("it has run before");
+        let mut lines = BufReader::new(process.stdout.take().expect("piped")).lines();
+        let ready = lines.next().expect("it says when it is ready").expect("a line");
+        assert_eq!(ready, "ready");
+        Some(Self { tool, namespaces, process, began: Instant::now(), _alone: alone })
+    }
+
+    /// A node at one end.
+    fn node(&self, end: usize, kind: Kind) -> (Node, Adapter) {
+        let namespace = format!("/var/run/netns/{}", self.namespaces[end]);
+        let listen = SocketAddr::from((ENDS[end], 0));
+        // Sockets and threads stay where they were made.
+        let inside = thread::spawn(move || {
+            let namespace = File::open(namespace).expect("made by the tool");
+            let network = Some(LinkNameSpaceType::Network);
+            move_into_link_name_space(namespace.as_fd(), network).expect("as root");
+            let node = Node::in_memory(peat_node::Options::default());
+            let adapter = Adapter::spawn(kind, node.attach("link"), vec![listen]);
+            (node, adapter)
+        });
+        inside.join().expect("no panic")
+    }
+
+    /// Waits for a time of the link's own clock.
+    fn sleep_until(&self, seconds: f64) {
+        let until = self.began + Duration::from_secs_f64(seconds);
+        thread::sleep(until.saturating_duration_since(Instant::now()));
+    }
+
+    /// Seconds since the link is up.
+    fn now(&self) -> f64 {
+        self.began.elapsed().as_secs_f64()
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = Command::new("python3").arg(&self.tool).arg("down").args(&self.namespaces).output();
+    }
+}
+
+fn put(node: &Node, name: &str, value: Value) {
+    node.put(&DocId::new(name).expect("a valid name"), value).wait().expect("durable");
+}
+
+/// Waits, change by change, until a node holds this.
+fn await_value(node: &Node, name: &str, value: &Value, limit: Duration) {
+    let doc = DocId::new(name).expect("a valid name");
+    let mut changes = node.subscribe(name);
+    let end = Instant::now() + limit;
+    while node.get(&doc).wait().expect("readable").as_ref() != Some(value) {
+        let left = end.saturating_duration_since(Instant::now());
+        assert!(changes.next_timeout(left).is_some(), "{name} did not come within {limit:?}");
+    }
+}
+
+/// Seconds from the end of each outage until what was written meanwhile on either side has reached the other.
+fn outages(kinds: [Kind; 2], one_way_ms: u32, lengths: &[u32]) -> Option<Vec<[f64; 2]>> {
+    let delay = one_way_ms.to_string();
+    let mut options: Vec<String> = vec!["--delay".to_owned(), delay];
+    let mut cuts = Vec::new();
+    let mut at = 4;
+    for length in lengths {
+        cuts.push((f64::from(at), f64::from(at + length)));
+        options.extend(["--cut".to_owned(), format!("{at}:{}", at + length)]);
+        at += length + 14;
+    }
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let link = Link::up(&options)?;
+    let ((a, _at_a), (b, _at_b)) = (link.node(0, kinds[0]), link.node(1, kinds[1]));
+    a.join(&b.ticket());
+    put(&b, "notes:first", json!({"n": 0}));
+    await_value(&a, "notes:first", &json!({"n": 0}), Duration::from_secs(3));
+    let times = cuts.into_iter().enumerate().map(|(n, (from, to))| {
+        link.sleep_until(from + 1.0);
+        let (name_a, name_b, value) = (format!("notes:a{n}"), format!("notes:b{n}"), json!({"n": n}));
+        put(&a, &name_a, value.clone());
+        put(&b, &name_b, value.clone());
+        link.sleep_until(to);
+        let limit = Duration::from_secs(60);
+        let arrives = |node: &Node, name: &str| {
+            await_value(node, name, &value, limit);
+            link.now() - to
+        };
+        thread::scope(|scope| {
+            let at_b = scope.spawn(|| arrives(&b, &name_a));
+            let at_a = arrives(&a, &name_b);
+            [at_b.join().expect("no panic"), at_a]
+        })
+    });
+    Some(times.collect())
+}
+
+#[test]
+fn traffic_resumes_as_soon_as_a_short_outage_is_over() {
+    let Some(times) = outages([Kind::Udp, Kind::Udp], 100, &[5]) else { return };
+    let bound = 2.0 * 0.2 + 1.5;
+    assert!(times.iter().flatten().all(|time| *time < bound), "{times:?}, at most {bound} s");
+}
+
+#[test]
+#[ignore = "two minutes for each pair of adapters"]
+fn traffic_resumes_as_soon_as_a_long_outage_is_over() {
+    for kinds in [[Kind::Udp, Kind::Udp], [Kind::Udp, Kind::Iroh], [Kind::Iroh, Kind::Udp], [Kind::Iroh, Kind::Iroh]] {
+        let Some(times) = outages(kinds, 100, &[5, 20, 60]) else { return };
+        eprintln!("{kinds:?}, RTT 200 ms, outages of 5, 20 and 60 s: {times:.2?} s");
+        if kinds == [Kind::Udp, Kind::Udp] {
+            let bounds = [2.0 * 0.2 + 1.5, 2.0 * 0.2 + 1.5, 5.0 * 0.2 + 2.0];
+            for (time, bound) in times.iter().zip(bounds) {
+                assert!(time.iter().all(|time| *time < bound), "{times:?}, at most {bounds:?} s");
+            }
+        }
+    }
+}
+
+/// Everything that either side writes arrives at the other.
+fn converges(kinds: [Kind; 2], options: &[&str], documents: usize, limit: Duration) {
+    let Some(link) = Link::up(options) else { return };
+    let ((a, _at_a), (b, _at_b)) = (link.node(0, kinds[0]), link.node(1, kinds[1]));
+    for n in 0..documents {
+        put(&a, &format!("notes:a{n}"), json!({"n": n, "text": "x".repeat(200)}));
+        put(&b, &format!("notes:b{n}"), json!({"n": n, "text": "y".repeat(200)}));
+    }
+    a.join(&b.ticket());
+    let began = Instant::now();
+    for n in 0..documents {
+        await_value(&b, &format!("notes:a{n}"), &json!({"n": n, "text": "x".repeat(200)}), limit);
+        await_value(&a, &format!("notes:b{n}"), &json!({"n": n, "text": "y".repeat(200)}), limit);
+    }
+    eprintln!("{kinds:?} {options:?}: {documents} documents each way in {:.1} s", began.elapsed().as_secs_f64());
+}
+
+const BAD: [&[&str]; 4] = [
+    &["--loss", "0.05", "--delay", "20"],
+    &["--loss", "0.2", "--delay", "100"],
+    &["--rate", "256000", "--delay", "50"],
+    &["--delay", "30", "--jitter", "25", "--dup", "0.05"],
+];
+
+#[test]
+fn a_lossy_link_loses_nothing() {
+    converges([Kind::Udp, Kind::Udp], BAD[1], 20, Duration::from_secs(60));
+}
+
+#[test]
+#[ignore = "minutes"]
+fn bad_links_lose_nothing_on_any_pair_of_adapters() {
+    for kinds in [[Kind::Udp, Kind::Udp], [Kind::Udp, Kind::Iroh], [Kind::Iroh, Kind::Udp], [Kind::Iroh, Kind::Iroh]] {
+        BAD.iter().for_each(|options| converges(kinds, options, 100, Duration::from_secs(120)));
+    }
+}
+
+/// Bytes of this process in memory.
+fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux");
+    let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("a number");
+    pages * 4096
+}
+
+#[test]
+#[ignore = "eight minutes"]
+fn ten_partitions_leave_nothing_behind() {
+    let cuts: Vec<String> = (0..10).map(|n| format!("{}:{}", 5 + n * 45, 35 + n * 45)).collect();
+    let mut options = vec!["--delay", "20"];
+    cuts.iter().for_each(|cut| options.extend(["--cut", cut]));
+    let Some(link) = Link::up(&options) else { return };
+    let ((a, _at_a), (b, _at_b)) = (link.node(0, Kind::Udp), link.node(1, Kind::Udp));
+    a.join(&b.ticket());
+    let mut after = Vec::new();
+    for n in 0..10 {
+        link.sleep_until(f64::from(5 + n * 45) + 10.0);
+        let value = json!({"n": n});
+        put(&a, "notes:a", value.clone());
+        put(&b, "notes:b", value.clone());
+        link.sleep_until(f64::from(35 + n * 45));
+        await_value(&b, "notes:a", &value, Duration::from_secs(8));
+        await_value(&a, "notes:b", &value, Duration::from_secs(8));
+        after.push(resident());
+    }
+    eprintln!("resident after each partition: {after:?}");
+    let (second, tenth) = (after[1], after[9]);
+    assert!(tenth < second + (5 << 20), "{second} bytes after the second partition, {tenth} after the tenth");
+}
