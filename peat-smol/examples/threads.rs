@@ -22,9 +22,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         None => println!("{}", node.ticket()),
     }
 
-    let mut changes = node.subscribe("");
+    let changes = node.subscribe("");
     let printer = thread::spawn(move || {
-        while let Some(change) = changes.next() {
+        for change in changes {
             println!("{} was changed by {:?}", change.doc, change.origin);
         }
     });
