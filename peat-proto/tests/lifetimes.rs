@@ -1,10 +1,13 @@
 //! How long documents last: soft deletion, time to live, and what is collected when.
+#![allow(clippy::disallowed_methods, reason = "an author that is no node")]
 
 mod common;
 mod world;
 
 use std::time::Duration;
 
+use peat_proto::automerge::transaction::Transactable;
+use peat_proto::automerge::{Automerge, AutomergeError, ROOT};
 use peat_proto::policy::{Class, Policy, Table};
 use peat_proto::store::Kind;
 use peat_proto::{Config, DeleteError, DocId, Event, Input, Marker};
@@ -151,4 +154,18 @@ fn clocks_that_step_move_no_timer_back_and_nothing_panics() {
     world.put(0, "beacons:1", "x", 2);
     world.run();
     assert_eq!(listed(&world), ["beacons:1"]);
+}
+
+#[test]
+fn a_document_whose_author_has_no_clock_has_no_end() {
+    let mut world = world("beacons", |_| {});
+    let doc = DocId::new("beacons:1").expect("valid");
+    let mut content = Automerge::new();
+    content.transact::<_, _, AutomergeError>(|tx| tx.put(ROOT, "x", 1)).expect("a change");
+    world.hosts[0].node.handle(world.now, Input::Change { doc, changes: content.save().into() });
+    world.pass(DAY);
+    assert_eq!(listed(&world), ["beacons:1"]);
+    world.put(0, "beacons:1", "x", 2);
+    world.pass(Duration::from_secs(700));
+    assert_eq!(listed(&world), [""; 0], "ours has one");
 }

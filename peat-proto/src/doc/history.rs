@@ -109,8 +109,8 @@ pub(crate) fn rolled_back(doc: &Automerge, heads: &[ChangeHash], actor: &ActorId
 pub(crate) fn facts(doc: &Automerge) -> Facts {
     let times =
         doc.get_heads().into_iter().filter_map(|head| doc.get_change_meta_by_hash(&head)).map(|meta| meta.timestamp);
-    // A time before 1970 is none that an author with a clock writes.
-    let newest = times.max().map(|time| u64::try_from(time).unwrap_or_default());
+    // Authors without a clock write 0, fielded nodes among them: such a head has no age.
+    let newest = times.filter_map(|time| u64::try_from(time).ok()).filter(|time| *time > 0).max();
     let deleted = match doc.get(ROOT, Facts::DELETED) {
         Ok(Some((value, _))) => value.as_bool().unwrap_or_default(),
         Ok(None) | Err(_) => false,

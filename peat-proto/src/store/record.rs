@@ -30,7 +30,8 @@ pub struct Record {
 /// What a document's content says about itself that decides how long it lives. The same for the same heads, everywhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Facts {
-    /// Time of the newest of its heads, in Unix seconds as their authors wrote it; `None` while it has not been looked at.
+    /// Time of the newest of its heads, in Unix seconds as their authors wrote it; `None` if none of them wrote one, or while
+    /// it has not been looked at. Without it a document has no end.
     pub newest: Option<u64>,
     /// Whether its root says `_deleted`.
     pub deleted: bool,
