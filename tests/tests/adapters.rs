@@ -2,7 +2,9 @@
 
 mod adapters {
     pub(crate) mod frames;
+    pub(crate) mod hostile;
     pub(crate) mod lifetime;
+    pub(crate) mod moving;
     pub(crate) mod nodes;
     pub(crate) mod side;
 }

@@ -3,13 +3,13 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
+use iroh::EndpointId;
 use iroh::endpoint::{ApplicationClose, ConnectionError};
-use iroh::{EndpointAddr, EndpointId};
-use peat_node::proto::{CloseCode, Wire};
+use peat_node::proto::CloseCode;
 use peat_node::transport::Outgoing;
 use peat_node::transport::bench::Seen;
 
-use crate::side::{Kind, Setting, Side, bare, pair, peer, rogue, within};
+use crate::side::{Kind, Setting, Side, pair, peer, rogue, within};
 
 crate::over_pairs! {
     another_key_at_the_address_fails_the_dial_at_once,
@@ -24,7 +24,6 @@ crate::over_kinds! {
     the_code_of_a_closed_connection_arrives_and_its_wire_is_dropped,
     the_code_with_which_a_peer_closes_is_reported,
     a_node_that_closes_says_why_and_takes_its_endpoint_with_it,
-    first_packets_under_false_addresses_do_not_keep_others_out,
 }
 
 /// An address that takes packets and never answers, for as long as the socket lives.
@@ -125,50 +124,4 @@ async fn a_socket_that_listens_everywhere_reports_addresses_that_can_be_dialled(
     assert!(addrs.iter().all(|addr| !addr.ip().is_unspecified() && addr.port() != 0));
     dialler.dial(listener.id, addrs);
     assert_eq!(dialler.connected().await.peer, listener.id);
-}
-
-/// First packets of as many connections, as a rogue would repeat them under false addresses.
-async fn first_packets(to: EndpointId, count: usize) -> Vec<Vec<u8>> {
-    let sink = tokio::net::UdpSocket::bind("127.0.0.1:0").await.expect("loopback is there");
-    let addr = EndpointAddr::new(to).with_ip_addr(sink.local_addr().expect("bound"));
-    let endpoint = bare(8).await;
-    let mut packets: Vec<Vec<u8>> = Vec::new();
-    for _ in 0..count {
-        let connecting = tokio::spawn({
-            let (endpoint, addr) = (endpoint.clone(), addr.clone());
-            async move { endpoint.connect(addr, Wire::V1.alpn()).await.map(drop) }
-        });
-        // A packet of an earlier attempt may come again; each attempt has its own connection id, right behind the version.
-        loop {
-            let mut packet = vec![0; 2048];
-            let length = within(sink.recv(&mut packet)).await.expect("bound");
-            packet.truncate(length);
-            let id = |packet: &[u8]| packet[5..14].to_vec();
-            if packet[0] & 0x80 != 0 && packets.iter().all(|it| id(it) != id(&packet)) {
-                packets.push(packet);
-                break;
-            }
-        }
-        connecting.abort();
-    }
-    endpoint.close().await;
-    packets
-}
-
-async fn first_packets_under_false_addresses_do_not_keep_others_out(kind: Kind) {
-    let side = Side::new(kind, 2).await;
-    let id = EndpointId::from_bytes(side.id.as_bytes()).expect("a key");
-    let mut liars = Vec::new();
-    for packet in first_packets(id, 100).await {
-        let (socket, _) = silence();
-        socket.send_to(&packet, side.adapter.addrs()[0]).expect("loopback is there");
-        liars.push(socket);
-    }
-    // Each of them was answered: by a handshake that will never end, or by a demand to prove the address.
-    for socket in &liars {
-        socket.set_read_timeout(Some(Duration::from_secs(10))).expect("a valid time");
-        socket.recv(&mut [0; 2048]).expect("an answer");
-    }
-    let (_endpoint, _connection, conn) = rogue(&side).await;
-    assert_eq!(conn.peer, peer(9));
 }

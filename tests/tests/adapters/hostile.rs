@@ -1,0 +1,143 @@
+//! Datagrams of strangers: whatever they are, the state they leave is bounded and peers are served.
+
+use std::net::{SocketAddr, UdpSocket};
+
+use peat_node::proto::policy::Class;
+use peat_node::proto::{Lane, Wire};
+use peat_node::transport::bench::Seen;
+use peat_node::transport::{Outgoing, limits};
+
+use crate::side::{Adapter, Conn, Kind, Side, bare, pair, rogue, within};
+
+crate::over_kinds! {
+    a_flood_of_first_packets_leaves_bounded_state_and_peers_served,
+    garbage_and_mangled_packets_harm_nobody,
+}
+
+fn socket() -> UdpSocket {
+    UdpSocket::bind("127.0.0.1:0").expect("loopback is there")
+}
+
+/// A frame goes from one side to the other and back.
+async fn served(near: (&Side, &Conn), far: (&Side, &Conn), word: &'static str) {
+    for ((from, sender), (to, receiver)) in [(near, far), (far, near)] {
+        sender.send(Lane::Class(Class::Normal), word);
+        let mut heard = Vec::new();
+        while heard.len() < word.len() {
+            match to.next().await {
+                Seen::Received { stream, bytes, .. } => {
+                    heard.extend_from_slice(&bytes);
+                    receiver.tell(Outgoing::Credit { stream, bytes: bytes.len() });
+                }
+                Seen::Sent { .. } => {}
+                // Callers of the flood that came through.
+                Seen::Connected { .. } | Seen::Disconnected { .. } => {}
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+        assert_eq!(heard, word.as_bytes());
+        assert!(matches!(from.next().await, Seen::Sent { .. }));
+    }
+}
+
+/// The first packets that `count` dials to this side would send, caught on their way.
+async fn first_packets(to: &Side, count: usize) -> Vec<Vec<u8>> {
+    let sink = tokio::net::UdpSocket::bind("127.0.0.1:0").await.expect("loopback is there");
+    let id = iroh::EndpointId::from_bytes(to.id.as_bytes()).expect("a key");
+    let addr = iroh::EndpointAddr::new(id).with_ip_addr(sink.local_addr().expect("bound"));
+    let endpoint = bare(8).await;
+    let mut packets: Vec<Vec<u8>> = Vec::new();
+    for _ in 0..count {
+        let connecting = tokio::spawn({
+            let (endpoint, addr) = (endpoint.clone(), addr.clone());
+            async move { endpoint.connect(addr, Wire::V1.alpn()).await.map(drop) }
+        });
+        // A packet of an earlier attempt may come again; each attempt has its own connection id, behind the version.
+        loop {
+            let mut packet = vec![0; 2048];
+            let length = within(sink.recv(&mut packet)).await.expect("bound");
+            packet.truncate(length);
+            let id = |packet: &[u8]| packet[5..14].to_vec();
+            if packet[0] & 0x80 != 0 && packets.iter().all(|it| id(it) != id(&packet)) {
+                packets.push(packet);
+                break;
+            }
+        }
+        connecting.abort();
+    }
+    endpoint.close().await;
+    packets
+}
+
+async fn a_flood_of_first_packets_leaves_bounded_state_and_peers_served(kind: Kind) {
+    let ((dialler, dialled), (listener, accepted)) = pair(Kind::Udp, kind).await;
+    let target = listener.adapter.addrs()[0];
+    let packets = first_packets(&listener, 100).await;
+    // As many callers as packets, and then the same under other connection ids and from other ports: the keys follow from
+    // the id, so those cost a decryption and no more.
+    let sockets: Vec<UdpSocket> = packets.iter().map(|_| socket()).collect();
+    for round in 0_u8..100 {
+        for (at, (socket, packet)) in sockets.iter().zip(&packets).enumerate() {
+            let mut packet = packet.clone();
+            packet[6] ^= round;
+            let socket = if round == 0 { socket } else { &sockets[(at + usize::from(round)) % sockets.len()] };
+            let _ = socket.send_to(&packet, target);
+        }
+        if let Adapter::Udp(udp) = &listener.adapter {
+            let stats = udp.stats();
+            assert!(stats.handshakes <= limits::MAX_HANDSHAKES as u64, "{stats:?}");
+            assert!(stats.connections <= limits::MAX_CONNECTIONS as u64, "{stats:?}");
+        }
+    }
+    served((&dialler, &dialled), (&listener, &accepted), "through the flood").await;
+    if let Adapter::Udp(udp) = &listener.adapter {
+        let stats = udp.stats();
+        assert!(stats.retried > 0, "callers had to prove their address: {stats:?}");
+    }
+    // Who proves its address gets in.
+    let endpoint = bare(9).await;
+    let id = iroh::EndpointId::from_bytes(listener.id.as_bytes()).expect("a key");
+    let addr = iroh::EndpointAddr::new(id).with_ip_addr(target);
+    within(endpoint.connect(addr, Wire::V1.alpn())).await.expect("served");
+    endpoint.close().await;
+}
+
+/// Sends what a stranger could make up, and a real packet with every kind of damage.
+fn mangle(target: SocketAddr, first: &[u8]) {
+    let socket = socket();
+    let send = |packet: &[u8]| drop(socket.send_to(packet, target));
+    send(&[]);
+    for length in [1, 2, 7, 20, 21, 1199, 1200, 1201, 9000, 65_000] {
+        for fill in [0x00, 0x40, 0x80, 0xc0, 0xff] {
+            send(&vec![fill; length]);
+        }
+    }
+    for cut in (0..first.len()).step_by(7) {
+        send(&first[..cut]);
+    }
+    for at in 0..64.min(first.len()) {
+        let mut packet = first.to_vec();
+        packet[at] ^= 0xff;
+        send(&packet);
+    }
+    send(&[first, first].concat());
+    (0..100).for_each(|_| send(first));
+}
+
+async fn garbage_and_mangled_packets_harm_nobody(kind: Kind) {
+    let side = Side::new(kind, 2).await;
+    let (_endpoint, connection, conn) = rogue(&side).await;
+    let first = first_packets(&side, 1).await.remove(0);
+    mangle(side.adapter.addrs()[0], &first);
+    // The connection that was there lives, and does what it did.
+    let mut stream = within(connection.open_uni()).await.expect("room for streams");
+    stream.write_all(b"still here").await.expect("connected");
+    match side.next().await {
+        Seen::Received { conn: on, bytes, .. } => assert_eq!((on, &bytes[..]), (conn.id, &b"still here"[..])),
+        other => panic!("unexpected {other:?}"),
+    }
+    if let Adapter::Udp(udp) = &side.adapter {
+        let stats = udp.stats();
+        assert!(stats.connections <= 2 + limits::MAX_HANDSHAKES as u64, "{stats:?}");
+    }
+}
