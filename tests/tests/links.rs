@@ -62,16 +62,32 @@ impl Link {
 
     /// A node at one end.
     fn node(&self, end: usize, kind: Kind) -> (Node, Adapter) {
-        let namespace = format!("/var/run/netns/{}", self.namespaces[end]);
         let listen = SocketAddr::from((ENDS[end], 0));
-        // Sockets and threads stay where they were made.
+        self.inside(end, move || {
+            let node = Node::in_memory(peat_node::Options::default());
+            let adapter = Adapter::spawn(kind, node.attach("link"), vec![listen]);
+            (node, adapter)
+        })
+    }
+
+    /// A node at one end, on UDP with these options.
+    fn tuned(&self, end: usize, options: peat_smol::Options) -> (Node, Adapter) {
+        let options = peat_smol::Options { listen: vec![(ENDS[end], 0).into()], ..options };
+        self.inside(end, move || {
+            let node = Node::in_memory(peat_node::Options::default());
+            let udp = peat_smol::Udp::spawn(node.attach("link"), options).expect("the end has its address");
+            (node, Adapter::Udp(udp))
+        })
+    }
+
+    /// Runs this at one end: sockets and threads stay where they were made.
+    fn inside<T: Send + 'static>(&self, end: usize, make: impl FnOnce() -> T + Send + 'static) -> T {
+        let namespace = format!("/var/run/netns/{}", self.namespaces[end]);
         let inside = thread::spawn(move || {
             let namespace = File::open(namespace).expect("made by the tool");
             let network = Some(LinkNameSpaceType::Network);
             move_into_link_name_space(namespace.as_fd(), network).expect("as root");
-            let node = Node::in_memory(peat_node::Options::default());
-            let adapter = Adapter::spawn(kind, node.attach("link"), vec![listen]);
-            (node, adapter)
+            make()
         });
         inside.join().expect("no panic")
     }
@@ -167,6 +183,65 @@ fn traffic_resumes_as_soon_as_a_long_outage_is_over() {
                 assert!(time.iter().all(|time| *time < bound), "{times:?}, at most {bounds:?} s");
             }
         }
+    }
+}
+
+/// Seconds from the end of an outage in the middle of a transfer until the next document arrives, with the path full.
+#[test]
+fn a_transfer_goes_on_as_soon_as_an_outage_is_over() {
+    let Some(link) = Link::up(&["--delay", "50", "--rate", "2000000", "--cut", "6:16"]) else { return };
+    let ((a, _at_a), (b, _at_b)) = (link.node(0, Kind::Udp), link.node(1, Kind::Udp));
+    a.join(&b.ticket());
+    put(&b, "notes:first", json!({"n": 0}));
+    await_value(&a, "notes:first", &json!({"n": 0}), Duration::from_secs(3));
+    link.sleep_until(4.0);
+    // 3 MB of text that hardly compresses are 12 s of this link.
+    let mut noise = 1_u64;
+    let mut text = |length| -> String {
+        let digits = (0..length).map(|_| {
+            noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            char::from(b'a' + (noise >> 59) as u8)
+        });
+        digits.collect()
+    };
+    let mut changes = b.subscribe("notes:a");
+    for n in 0..200 {
+        put(&a, &format!("notes:a{n}"), json!({"text": text(15_000)}));
+    }
+    link.sleep_until(16.0);
+    while changes.next_timeout(Duration::ZERO).is_some() {}
+    let resumed = changes.next_timeout(Duration::from_secs(30)).map(|_| link.now() - 16.0);
+    let resumed = resumed.expect("the transfer goes on");
+    eprintln!("the next document arrived {resumed:.2} s after the outage");
+    // A frame of documents takes its time on the link, too.
+    assert!(resumed < 2.0 * 0.1 + 1.5 + 1.0, "{resumed} s");
+}
+
+/// What loss costs on a provisioned link, by congestion control.
+#[test]
+#[ignore = "measures"]
+fn a_fixed_rate_goes_through_loss() {
+    for (loss, congestion) in
+        [("0", "cubic"), ("0", "fixed:2M"), ("0.2", "cubic"), ("0.2", "fixed:2M"), ("0.4", "fixed:2M")]
+    {
+        let options = ["--delay", "50", "--rate", "2000000", "--queue", "100000", "--loss", loss];
+        let Some(link) = Link::up(&options) else { return };
+        let congestion = congestion.parse().expect("known");
+        let tuned = || peat_smol::Options { congestion, ..Default::default() };
+        let ((a, _at_a), (b, _at_b)) = (link.tuned(0, tuned()), link.tuned(1, tuned()));
+        a.join(&b.ticket());
+        put(&b, "notes:first", json!({"n": 0}));
+        await_value(&a, "notes:first", &json!({"n": 0}), Duration::from_secs(60));
+        let mut noise = 7_u64;
+        let bytes = (0..512 << 10).map(|_| {
+            noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            char::from(32 + (noise >> 58) as u8)
+        });
+        let value = json!({"text": bytes.collect::<String>()});
+        let began = Instant::now();
+        put(&a, "notes:large", value.clone());
+        await_value(&b, "notes:large", &value, Duration::from_secs(180));
+        eprintln!("loss {loss}, {congestion}: 512 KiB in {:.1} s", began.elapsed().as_secs_f64());
     }
 }
 
