@@ -41,6 +41,26 @@ fn one_sync_makes_both_sides_equal() {
 }
 
 #[test]
+fn a_ticket_leads_to_every_transport_from_every_transport() {
+    let a = temporary();
+    let serving = serve(a.path(), &["--transport", "both", "--listen-udp", "127.0.0.1:0"]);
+    let ticket: Ticket = serving.ticket.parse().expect("our own ticket");
+    assert_eq!(ticket.addrs.len(), 2);
+    for (n, transport) in ["iroh", "udp", "both"].into_iter().enumerate() {
+        // Each address alone, as if the other could not be reached.
+        for (side, addr) in ticket.addrs.iter().enumerate() {
+            let b = temporary();
+            let ticket = Ticket { addrs: vec![*addr], ..ticket.clone() };
+            let more = ["--transport", transport, "--thin", "--congestion", "fixed:2M"];
+            serving.peat(["put", &format!("notes:{n}-{side}"), r#"{"here":true}"#]).ok();
+            let synced = sync(b.path(), &ticket.to_string(), &more).json();
+            assert_eq!(synced["documents"], 2 * n + side + 1);
+        }
+    }
+    serving.stop();
+}
+
+#[test]
 fn a_second_sync_needs_no_invitation_because_the_peer_is_remembered() {
     let (a, b) = (temporary(), temporary());
     let serving = serve(a.path(), &[]);
