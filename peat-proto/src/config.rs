@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use crate::formation::Formation;
 use crate::id::{Invitation, PeerId};
 use crate::policy::Table;
 use crate::policy::kin::Family;
+use crate::wire::v0::Dialect;
 
 /// The one configuration value of a [`Node`](crate::Node), fixed at construction.
 #[derive(Debug, Clone)]
@@ -72,8 +74,60 @@ pub struct Config {
     pub dial_max: Duration,
     /// Quiet time after which two peers compare the digests of their document sets. Default 250 ms.
     pub settle: Duration,
+    /// How to speak with legacy peers; not at all without.
+    pub legacy: Option<Legacy>,
     /// What one peer's Automerge bytes may expand to.
     pub admit: AdmitLimits,
+}
+
+/// How to speak with legacy peers.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Legacy {
+    /// How membership is proven, both ways.
+    pub auth: Auth,
+    /// Incoming streams of one connection at once. Default 256: QUIC's default lets a peer open 100 of each kind, and every
+    /// message is one.
+    pub max_streams: usize,
+    /// Documents that are pushed to one peer in a second, and the most that may be pushed at once. Default 100, as legacy
+    /// peers do; answers do not count.
+    pub pushes_per_second: u32,
+    /// Time between two pushes of the same document to the same peer. Default 100 ms, as legacy peers do; what changes
+    /// meanwhile goes at its end.
+    pub cooldown: Duration,
+    /// Time between two heartbeats. Default 5 s, as legacy peers do.
+    pub heartbeat: Duration,
+    /// Silence after which a peer counts as lost. Default 15 s, as with legacy peers.
+    pub partition: Duration,
+}
+
+/// How membership is proven between legacy peers. Nothing on the wire tells which way the other side expects.
+#[derive(Debug, Clone)]
+pub enum Auth {
+    /// By the secret of a formation. Whoever dials proves that it has it.
+    Proof {
+        /// In which dialect.
+        dialect: Dialect,
+        /// Of which formation.
+        formation: Formation,
+    },
+    /// Not at all: only whom [`Admission`] lets in by its id takes part.
+    Admission,
+}
+
+impl Legacy {
+    /// Everything else as legacy peers have it.
+    #[must_use]
+    pub fn new(auth: Auth) -> Self {
+        Self {
+            auth,
+            max_streams: 256,
+            pushes_per_second: 100,
+            cooldown: Duration::from_millis(100),
+            heartbeat: Duration::from_secs(5),
+            partition: Duration::from_secs(15),
+        }
+    }
 }
 
 /// Limits that untrusted Automerge bytes are held to before they are parsed.
@@ -146,6 +200,7 @@ impl Default for Config {
             dial_min: Duration::from_millis(500),
             dial_max: Duration::from_secs(30),
             settle: Duration::from_millis(250),
+            legacy: None,
             admit: AdmitLimits::default(),
         }
     }

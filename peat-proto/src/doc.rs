@@ -78,7 +78,7 @@ pub(crate) enum View<'a> {
     /// A later version wrote it.
     Unreadable,
     /// It was deleted; `None` while our own marker may not leave.
-    Buried(#[expect(dead_code, reason = "no wire carries markers yet")] Option<&'a Marker>),
+    Buried(Option<&'a Marker>),
     Live(&'a Document, &'a Live),
 }
 

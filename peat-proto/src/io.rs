@@ -288,8 +288,15 @@ pub enum CloseCode {
     Normal = 0,
     /// This peer has not been admitted.
     NotAdmitted = 1,
-    /// A second connection between the same two nodes; the other one goes on.
+    /// A second connection between the same two nodes; the other one goes on. Legacy peers close the connections that they
+    /// dialled with 100 and 101, and those that they accepted with 102 and 103; we say by that which of the two it was.
     Duplicate = 100,
+    /// The same, of one that a newer connection takes the place of.
+    Replaced = 101,
+    /// As 100, where the newer one was accepted.
+    DuplicateInbound = 102,
+    /// As 101, where the newer one was accepted.
+    ReplacedInbound = 103,
     /// Where frames begin is lost: a bad header, key or length on a long-lived stream.
     BadFrame = 200,
     /// A frame larger than its type allows.
@@ -311,6 +318,11 @@ impl CloseCode {
     #[must_use]
     pub const fn code(self) -> u32 {
         self as u32
+    }
+
+    /// Whether this number says goodbye and nothing else: the node stops, or another connection goes on.
+    pub(crate) const fn is_goodbye(code: u32) -> bool {
+        code == Self::Normal as u32 || (code >= Self::Duplicate as u32 && code <= Self::ReplacedInbound as u32)
     }
 }
 
@@ -391,9 +403,20 @@ pub enum Event {
         /// Whom.
         peer: PeerId,
     },
-    /// The document sets of both sides are proven equal by their digests; said anew after each difference.
+    /// The document sets of both sides are proven equal by their digests; said anew after each difference. Of a legacy
+    /// peer: everything was said to it, and what can be answered was answered.
     Level {
         /// With whom.
+        peer: PeerId,
+    },
+    /// Nothing was heard of a legacy peer for too long, or heartbeats to it failed. Its connection stays.
+    Partitioned {
+        /// Of whom.
+        peer: PeerId,
+    },
+    /// A legacy peer that was lost gave signs of life again.
+    Recovered {
+        /// Who.
         peer: PeerId,
     },
     /// A connection was closed with a code that says more than goodbye.

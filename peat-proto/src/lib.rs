@@ -43,6 +43,6 @@ pub use job::{Done, Job};
 pub use marker::{Marker, Spread, Text};
 pub use node::{Listing, Node, Reason};
 pub use rng::Rng;
-pub use stats::{PeerStats, Stats, Traffic};
+pub use stats::{LegacyPeer, LegacyStats, PeerStats, Stats, Traffic};
 pub use sync::reconcile;
 pub use time::{Now, Time};

@@ -23,12 +23,14 @@ use crate::wire::Caps;
 
 mod check;
 mod greet;
+mod legacy;
 mod receive;
 mod rules;
 mod send;
 mod talk;
 mod tick;
 
+use legacy::LegacyPeers;
 pub use tick::Reason;
 
 /// A node of the mesh, as a pure state machine.
@@ -57,6 +59,7 @@ pub struct Node {
     rng: Rng,
     docs: Docs,
     conns: BTreeMap<ConnId, Conn>,
+    legacy: LegacyPeers,
     wanted: Wanted,
     /// Peers that were let in by invitation or because they were wanted, and are remembered in the store.
     admitted: BTreeSet<PeerId>,
@@ -115,6 +118,7 @@ impl Node {
         config.settle = config.settle.max(least);
         config.retry_min = config.retry_min.max(least);
         config.dial_min = config.dial_min.max(least);
+        let legacy = LegacyPeers::new(&config, &boot, &seed);
         let mut docs = Docs::new(&config, boot.actor(&local));
         let mut admitted = BTreeSet::new();
         for entry in entries {
@@ -137,6 +141,7 @@ impl Node {
             rng: Rng::new(seed),
             docs,
             conns: BTreeMap::new(),
+            legacy,
             admitted,
             ticked: false,
             turn: ConnId(0),
@@ -150,6 +155,7 @@ impl Node {
     /// Takes in one thing that happened. Its effects come out of [`poll`](Self::poll).
     pub fn handle(&mut self, now: Now, input: Input) {
         self.advance(now);
+        let Some(input) = self.legacy_handle(input) else { return };
         match input {
             Input::Connected { conn, peer, link } => self.connected(conn, peer, link),
             Input::Disconnected { conn, code } => self.disconnected(conn, code),
@@ -199,6 +205,9 @@ impl Node {
                 return Some(Output::Store(StoreCommand::Write(batch)));
             }
             if let Some(frame) = self.next_frame() {
+                return Some(frame);
+            }
+            if let Some(frame) = self.legacy_next_frame() {
                 return Some(frame);
             }
             // Making a frame may have asked for content that is in memory, or for a saved form.
@@ -280,6 +289,9 @@ impl Node {
     /// Whether the document sets of this node and of a connected, admitted peer are proven equal.
     #[must_use]
     pub fn level(&self, peer: &PeerId) -> bool {
+        if self.legacy.conns.values().any(|conn| conn.peer == *peer && conn.level) {
+            return true;
+        }
         let digest = self.docs.digest();
         self.conns.values().any(|conn| conn.peer == *peer && conn.is_serving() && conn.survey.is_level(&digest))
     }
@@ -298,6 +310,8 @@ impl Node {
         self.docs.gauges(&mut stats);
         stats.receive_bytes = self.receiving;
         stats.peers = self.conns.values().map(|conn| conn.stats(stats.documents)).collect();
+        stats.peers.extend(self.legacy.conns.values().map(|conn| conn.stats(stats.documents)));
+        stats.peers.sort_by_key(|peer| peer.conn);
         stats
     }
 
@@ -310,7 +324,15 @@ impl Node {
     /// Passes on what happened to documents.
     fn apply(&mut self, effect: Effect) {
         match effect {
-            Effect::Moved { doc, before, sources } => self.moved(&doc, &before, &sources),
+            Effect::Moved { doc, before, sources } => {
+                self.moved(&doc, &before, &sources);
+                self.legacy_moved(&doc, &before, &sources);
+            }
+            Effect::Answered { conn, doc, outcome, heads } if self.legacy.contains(conn) => {
+                self.legacy_answered(conn, &doc, outcome, heads);
+            }
+            Effect::Wake { conn, doc } if self.legacy.contains(conn) => self.legacy_woken(conn, &doc),
+            Effect::Denied { conn, doc } if self.legacy.contains(conn) => self.legacy_denied(conn, &doc),
             Effect::Answered { conn, doc, outcome, heads } => self.answered(conn, &doc, outcome, heads),
             Effect::Wake { conn, doc } => {
                 let class = self.docs.class(&doc);

@@ -4,5 +4,6 @@ pub(crate) mod bits;
 pub(crate) mod connection;
 pub(crate) mod deficits;
 pub(crate) mod dial;
+pub(crate) mod legacy;
 pub(crate) mod streams;
 pub(crate) mod window;

@@ -2,6 +2,7 @@
 
 use crate::id::{ConnId, PeerId};
 use crate::io::Role;
+use crate::time::Time;
 
 /// A snapshot of all counters and gauges. Counters only grow in the life of a node.
 #[derive(Debug, Clone, Default)]
@@ -63,6 +64,8 @@ pub struct Stats {
     pub evictions: u64,
     /// Things said again because no answer came.
     pub retries: u64,
+    /// What legacy peers, past ones included, have to do with.
+    pub legacy: LegacyStats,
     /// Totals over all connections, past ones included.
     pub traffic: Traffic,
     /// The connections that exist now, ordered by id.
@@ -105,6 +108,70 @@ pub struct Traffic {
     pub data_sent: u64,
 }
 
+/// What a node counts of its dealings with legacy peers. Every outcome moves one counter.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LegacyStats {
+    /// Connections closed because membership was not proven, or not believed.
+    pub strangers: u64,
+    /// Frames, replies and heartbeats that were sent; part of the totals.
+    pub frames_sent: u64,
+    /// Messages of the Automerge sync protocol that were sent.
+    pub deltas_sent: u64,
+    /// Messages of the Automerge sync protocol that came, refused ones included.
+    pub deltas_received: u64,
+    /// Whole documents that were sent.
+    pub snapshots_sent: u64,
+    /// Whole documents that came, refused ones included.
+    pub snapshots_received: u64,
+    /// Of those, the ones that named the heads that were there already, and were not looked at further.
+    pub snapshots_known: u64,
+    /// Batches that were sent; what is in them counts too.
+    pub batches_sent: u64,
+    /// Batches that came and could be read; what is in them counts too.
+    pub batches_received: u64,
+    /// Tombstones that were sent.
+    pub tombstones_sent: u64,
+    /// Tombstones that came and could be read.
+    pub tombstones_received: u64,
+    /// Heartbeats that were sent.
+    pub heartbeats_sent: u64,
+    /// Heartbeats that came.
+    pub heartbeats_received: u64,
+    /// Times that a peer was lost.
+    pub partitions: u64,
+    /// Connections that were begun anew because nothing came on them.
+    pub given_up: u64,
+    /// Questions about the set of documents.
+    pub questions: u64,
+    /// Of those, the ones that got no answer: too many, too soon, or about too many documents.
+    pub questions_unanswered: u64,
+    /// Messages that answered them, several to one question.
+    pub answers: u64,
+    /// Times that a document was given up for a while.
+    pub parked: u64,
+    /// Messages that were passed over because too many documents were followed.
+    pub crowded: u64,
+    /// Frames that could not be handed over.
+    pub frames_failed: u64,
+    /// Streams given up because a frame on them was not complete in time.
+    pub frames_late: u64,
+    /// Times that pushes to a peer were suspended.
+    pub breaker_opened: u64,
+}
+
+/// What is particular to a connection with a legacy peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LegacyPeer {
+    /// Whether nothing was heard of it for too long.
+    pub partitioned: bool,
+    /// When the next push is let through, while they are suspended.
+    pub suspended: Option<Time>,
+    /// Documents that were given up for a while.
+    pub parked: u64,
+}
+
 /// One connection.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -127,4 +194,6 @@ pub struct PeerStats {
     pub in_flight: usize,
     /// Bytes that may be in flight.
     pub window: usize,
+    /// Of a legacy peer.
+    pub legacy: Option<LegacyPeer>,
 }

@@ -72,8 +72,10 @@ pub struct World {
 /// Counters over the whole fleet and all lives.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Totals {
-    /// Frames handed to the network.
+    /// Frames handed to the network, but for those to fielded peers.
     pub frames: u64,
+    /// Frames to fielded peers, which ask again and again and are answered.
+    pub to_fielded: u64,
     /// Their bytes.
     pub bytes: u64,
     /// Frames with changes or a snapshot.
@@ -342,7 +344,8 @@ impl Totals {
     fn and(self, node: &Node) -> Self {
         let stats = node.stats();
         Self {
-            frames: self.frames + stats.traffic.frames_sent,
+            frames: self.frames + stats.traffic.frames_sent - stats.legacy.frames_sent,
+            to_fielded: self.to_fielded + stats.legacy.frames_sent,
             bytes: self.bytes + stats.traffic.bytes_sent,
             data: self.data + stats.traffic.data_sent,
             edits: self.edits + stats.edits,

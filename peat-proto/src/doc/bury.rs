@@ -69,7 +69,6 @@ impl Docs {
     }
 
     /// Takes in a marker that a peer sent. The greater of two stands, whichever came first.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no wire carries markers yet"))]
     pub(crate) fn bury(&mut self, doc: &DocId, marker: Marker, conn: ConnId, peer: PeerId) -> Result<Buried, Refusal> {
         let standing = match self.get(doc) {
             Some(document) if matches!(document.kind, Kind::Other(_)) => return Err(Refusal::Foreign),

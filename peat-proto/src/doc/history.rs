@@ -311,6 +311,8 @@ fn changes_of(doc: &Automerge, payload: Payload, limits: &AdmitLimits, trusted: 
                     }
                 }
             }
+            // Messages of a peer may overtake each other.
+            parsed.changes = in_causal_order(parsed.changes);
             Ok(parsed)
         }
     }

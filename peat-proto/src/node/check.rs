@@ -18,9 +18,12 @@ impl Node {
         self.docs.check()?;
         let buffered: usize =
             self.conns.values().flat_map(|conn| conn.streams.values()).map(|stream| stream.assembler.buffered()).sum();
+        let buffered = buffered + self.legacy_buffered();
         Violation::of_node(self.receiving == buffered, "partial frames are counted")?;
         Violation::of_node(buffered <= self.config.receive_budget, "partial frames stay within their budget")?;
-        Violation::of_node(self.conns.len() <= self.config.max_connections, "connections stay within their number")?;
+        let conns = self.conns.len() + self.legacy.len();
+        Violation::of_node(conns <= self.config.max_connections, "connections stay within their number")?;
+        self.check_legacy()?;
         self.conns.values().try_for_each(|conn| self.check_conn(conn))
     }
 

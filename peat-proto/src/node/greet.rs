@@ -11,10 +11,13 @@ use crate::wire::Hello;
 
 impl Node {
     pub(super) fn connected(&mut self, id: ConnId, peer: PeerId, link: Link) {
+        if link.wire == Wire::V0 {
+            return self.legacy_connected(id, peer, link);
+        }
         if self.conns.contains_key(&id) {
             return;
         }
-        if self.conns.len() >= self.config.max_connections {
+        if self.conns.len() + self.legacy.len() >= self.config.max_connections {
             let stranger = self.conns.values().find(|conn| !conn.is_serving()).map(|conn| conn.id);
             match stranger {
                 Some(stranger) => self.close_conn(stranger, CloseCode::Exhausted),
@@ -27,11 +30,6 @@ impl Node {
             }
         }
         self.wanted.connected(&peer);
-        if link.wire != Wire::V1 {
-            // Not offered, so not agreed on.
-            self.out.disconnects.push_back(Output::Disconnect { conn: id, code: CloseCode::Version });
-            return;
-        }
         let deadline = self.now.mono + self.config.hello_deadline;
         let again = (!link.reliable).then(|| self.now.mono + self.config.retry_min);
         let window = Window::new(link.rtt, self.config.window_min, self.config.window_max);
@@ -64,7 +62,7 @@ impl Node {
         if peer == self.local {
             return;
         }
-        let connected = self.conns.values().any(|conn| conn.peer == peer);
+        let connected = self.has_conn(&peer);
         self.wanted.want(peer, invitation, connected, self.now.mono);
     }
 
@@ -74,6 +72,9 @@ impl Node {
         self.docs.forget_peer(peer);
         for id in self.conns_of(&peer) {
             self.close_conn(id, CloseCode::NotAdmitted);
+        }
+        for id in self.legacy.of(&peer) {
+            self.legacy_close(id, CloseCode::NotAdmitted);
         }
     }
 
@@ -146,6 +147,7 @@ impl Node {
         let peer = conn.peer;
         self.wanted.served(&peer);
         self.event(Event::Up { conn: id, peer });
+        self.legacy_give_way(&peer);
     }
 
     /// Keeps one of several connections to the same peer; false if that is not this one.
@@ -188,7 +190,7 @@ impl Node {
         let counted: usize = conn.streams.values().map(|stream| stream.counted).sum();
         self.receiving = self.receiving.saturating_sub(counted);
         self.docs.disregard(id);
-        if !self.conns.values().any(|other| other.peer == conn.peer) {
+        if !self.has_conn(&conn.peer) {
             self.wanted.lost(&conn.peer, self.now.mono, &mut self.rng);
         }
         if conn.is_serving() {

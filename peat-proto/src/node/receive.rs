@@ -85,6 +85,7 @@ impl Node {
         if self.docs.undurable() > self.config.undurable_budget / 2 {
             return;
         }
+        self.legacy_release_credit();
         for conn in self.conns.values_mut() {
             for (stream, bytes) in std::mem::take(&mut conn.held) {
                 if let Some(paused) = conn.streams.get_mut(&stream)

@@ -76,6 +76,10 @@ impl Node {
         for conn in self.conns.values_mut() {
             conn.reclass(|doc| docs.class(doc));
         }
+        for conn in self.legacy.conns.values_mut() {
+            conn.reclass(|doc| docs.class(doc));
+            conn.begin_push();
+        }
         self.doubt_all();
     }
 
@@ -83,6 +87,7 @@ impl Node {
         for conn in self.conns.values_mut() {
             conn.kin = family.of(&conn.peer);
         }
+        self.legacy.set_family(&family);
         self.config.family = family;
         self.doubt_all();
     }

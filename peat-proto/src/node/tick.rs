@@ -23,6 +23,10 @@ pub enum Reason {
     Exchange(ConnId),
     /// The comparison of whole document sets.
     Survey(ConnId),
+    /// A push to a legacy peer that waits for leave.
+    Push(ConnId),
+    /// A heartbeat to a legacy peer, or the lack of one from it.
+    Pulse(ConnId),
     /// A wanted peer that is to be dialled.
     Dial,
     /// A failed write that is tried again.
@@ -46,6 +50,7 @@ impl Node {
             self.docs.write_deadline().map(|time| (time, Reason::Write)),
         );
         let own = earlier(own, self.docs.age_deadline(self.now).map(|time| (time, Reason::Age)));
+        let own = earlier(own, self.legacy_deadline());
         self.conns.values().fold(own, |first, conn| earlier(first, self.deadline_of(conn)))
     }
 
@@ -79,6 +84,7 @@ impl Node {
         for id in conns {
             self.tick_conn(id, now);
         }
+        self.legacy_tick();
     }
 
     fn tick_conn(&mut self, id: ConnId, now: Time) {
@@ -127,6 +133,7 @@ impl Node {
 
     /// Connections with nothing left to say compare digests. True if one of them has something to say at once.
     pub(super) fn rest(&mut self) -> bool {
+        self.legacy_rest();
         let (now, settle, longest) = (self.now.mono, self.config.settle, self.config.retry_max);
         let digest = self.docs.digest();
         let idle: Vec<ConnId> =

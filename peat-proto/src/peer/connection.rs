@@ -208,6 +208,7 @@ impl Conn {
             traffic: self.traffic,
             in_flight: self.window.in_flight(),
             window: self.window.size(),
+            legacy: None,
         }
     }
 }

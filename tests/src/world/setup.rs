@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use peat_proto::config::{Auth, Legacy};
 use peat_proto::policy::Class;
 use peat_proto::{Config, DocId, PeerId};
 
@@ -138,6 +139,9 @@ impl Setup {
         }
         config.admission.allow =
             (0..self.members()).filter(|member| self.habit(*member) != Some(Habit::Stranger)).map(peer).collect();
+        if !self.fielded.is_empty() {
+            config.legacy = Some(Legacy::new(Auth::Admission));
+        }
         config.cache_bytes = self.cache;
         config.frame_bytes = self.frame;
         (config.window_min, config.window_max) = self.window;
