@@ -187,10 +187,43 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "ID", value_parser = peer)]
     pub(crate) parent: Vec<PeerId>,
     #[command(flatten)]
+    pub(crate) formation: FormationArgs,
+    #[command(flatten)]
     pub(crate) network: NetworkArgs,
     /// End when standard input ends, so that the process cannot outlive the one that started it
     #[arg(long, hide = true)]
     pub(crate) tied: bool,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct FormationArgs {
+    /// What to speak: v1 among Peat nodes, v0 with peat-mesh nodes, or the better one that the other side has
+    #[arg(long, value_enum, default_value_t = Wires::V1)]
+    pub(crate) wire: Wires,
+    /// The formation that this node is a member of; its members let each other in
+    #[arg(long, value_name = "ID", requires = "secret_file")]
+    pub(crate) formation: Option<String>,
+    /// File with the formation's secret in base64, readable by its owner alone; `-` for standard input
+    #[arg(long, value_name = "FILE", requires = "formation")]
+    pub(crate) secret_file: Option<PathBuf>,
+    /// How peat-mesh nodes prove their membership: p, as their host runtime does, m, as their node binary does, or off: then
+    /// they are let in by --allow or --open
+    #[arg(long, value_enum, default_value_t = AuthArg::P)]
+    pub(crate) auth: AuthArg,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Wires {
+    V0,
+    V1,
+    Both,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AuthArg {
+    P,
+    M,
+    Off,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

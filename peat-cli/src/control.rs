@@ -9,6 +9,7 @@ mod line;
 mod server;
 mod socket;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use peat_node::Ticket;
@@ -150,6 +151,8 @@ pub(crate) struct Status {
     pub(crate) store_faults: u64,
     pub(crate) quarantined: u64,
     pub(crate) traffic: Traffic,
+    /// Every counter and gauge of the node.
+    pub(crate) counters: BTreeMap<String, u64>,
     pub(crate) peers: Vec<Peer>,
 }
 
@@ -168,8 +171,16 @@ pub(crate) struct Peer {
     pub(crate) id: String,
     pub(crate) dialled: bool,
     pub(crate) admitted: bool,
+    /// `v0` or `v1`.
+    pub(crate) wire: String,
     pub(crate) level: bool,
     pub(crate) behind: u64,
+    /// Of a peat-mesh node: nothing was heard of it for too long.
+    pub(crate) partitioned: bool,
+    /// Of a peat-mesh node: pushes to it are suspended by the breaker.
+    pub(crate) suspended: bool,
+    /// Of a peat-mesh node: documents that were given up for a while.
+    pub(crate) parked: u64,
     pub(crate) traffic: Traffic,
 }
 

@@ -7,6 +7,7 @@ mod demo;
 mod dir;
 mod export;
 mod failure;
+mod formation;
 mod import;
 mod net;
 mod output;

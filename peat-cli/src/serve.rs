@@ -16,7 +16,7 @@ use crate::control::Server;
 use crate::failure::{Code, Failure};
 use crate::net::Network;
 use crate::output::Output;
-use crate::{policy, wait};
+use crate::{formation, policy, wait};
 
 /// Time for closing connections and the store. Together with the rest of the shutdown it stays below 2 s, after which
 /// service managers and people lose patience; what is durable by then is safe whatever happens.
@@ -29,6 +29,7 @@ pub(crate) fn run(dir: &Path, args: &ServeArgs, output: &mut Output) -> Result<(
     let mut options = Options::default();
     options.config.admission.open = args.open;
     options.config.admission.allow.clone_from(&args.allow);
+    formation::join(&args.formation, &mut options)?;
     let node = Node::open(dir, options).map_err(|error| Failure::open(dir, &error))?;
     policy::adopt(&node, args)?;
     let served = serve(dir, args, &node, output, &stop);

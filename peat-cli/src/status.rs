@@ -56,8 +56,12 @@ pub(crate) fn of(node: &Node, stats: &Stats) -> Status {
         id: peer.peer.to_string(),
         dialled: peer.role == Role::Dialled,
         admitted: peer.admitted,
+        wire: if peer.legacy.is_some() { "v0" } else { "v1" }.to_owned(),
         level: peer.level,
         behind: peer.behind,
+        partitioned: peer.legacy.is_some_and(|legacy| legacy.partitioned),
+        suspended: peer.legacy.is_some_and(|legacy| legacy.suspended.is_some()),
+        parked: peer.legacy.map_or(0, |legacy| legacy.parked),
         traffic: peer.traffic.into(),
     });
     Status {
@@ -74,6 +78,7 @@ pub(crate) fn of(node: &Node, stats: &Stats) -> Status {
         store_faults: stats.store_faults,
         quarantined: stats.quarantined,
         traffic: stats.traffic.into(),
+        counters: stats.counters().into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
         peers: peers.collect(),
     }
 }
@@ -118,7 +123,13 @@ impl fmt::Display for Report {
         for peer in &status.peers {
             let state = match peer {
                 Peer { admitted: false, .. } => "not admitted".to_owned(),
+                Peer { partitioned: true, .. } => "silent for too long".to_owned(),
+                Peer { suspended: true, .. } => "pushes suspended after failures".to_owned(),
                 Peer { level: true, .. } => "level".to_owned(),
+                Peer { wire, parked: 0, .. } if wire == "v0" => "on the peat-mesh wire".to_owned(),
+                Peer { wire, parked, .. } if wire == "v0" => {
+                    format!("on the peat-mesh wire, {parked} documents given up")
+                }
                 Peer { behind, .. } => format!("{behind} documents differ"),
             };
             let Traffic { bytes_sent, bytes_received, .. } = peer.traffic;

@@ -73,6 +73,76 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// Every counter and gauge of the node by its name, those of its connections not.
+    #[must_use]
+    pub fn counters(&self) -> Vec<(&'static str, u64)> {
+        // Taken apart completely, so that none is forgotten.
+        let &Self {
+            documents,
+            markers,
+            loaded,
+            cache_bytes,
+            receive_bytes,
+            undurable_bytes,
+            edits,
+            deletions,
+            markers_received,
+            lapsed,
+            collected,
+            changes_applied,
+            changes_known,
+            refused,
+            truncated,
+            malformed,
+            trailing,
+            stopped,
+            skipped,
+            entries_skipped,
+            closed,
+            store_faults,
+            quarantined,
+            loads,
+            batches,
+            saves,
+            evictions,
+            retries,
+            ref legacy,
+            ref traffic,
+            peers: _,
+        } = self;
+        let own = [
+            ("documents", documents),
+            ("markers", markers),
+            ("loaded", loaded),
+            ("cache_bytes", cache_bytes as u64),
+            ("receive_bytes", receive_bytes as u64),
+            ("undurable_bytes", undurable_bytes as u64),
+            ("edits", edits),
+            ("deletions", deletions),
+            ("markers_received", markers_received),
+            ("lapsed", lapsed),
+            ("collected", collected),
+            ("changes_applied", changes_applied),
+            ("changes_known", changes_known),
+            ("refused", refused),
+            ("truncated", truncated),
+            ("malformed", malformed),
+            ("trailing", trailing),
+            ("stopped", stopped),
+            ("skipped", skipped),
+            ("entries_skipped", entries_skipped),
+            ("closed", closed),
+            ("store_faults", store_faults),
+            ("quarantined", quarantined),
+            ("loads", loads),
+            ("batches", batches),
+            ("saves", saves),
+            ("evictions", evictions),
+            ("retries", retries),
+        ];
+        own.into_iter().chain(traffic.counters()).chain(legacy.counters()).collect()
+    }
+
     /// Takes over the counters that the documents keep.
     pub(crate) fn add_documents(&mut self, docs: &Self) {
         self.edits = docs.edits;
@@ -106,6 +176,19 @@ pub struct Traffic {
     pub bytes_received: u64,
     /// Frames sent that carried changes or a snapshot.
     pub data_sent: u64,
+}
+
+impl Traffic {
+    fn counters(&self) -> [(&'static str, u64); 5] {
+        let &Self { frames_sent, bytes_sent, frames_received, bytes_received, data_sent } = self;
+        [
+            ("frames_sent", frames_sent),
+            ("bytes_sent", bytes_sent),
+            ("frames_received", frames_received),
+            ("bytes_received", bytes_received),
+            ("data_sent", data_sent),
+        ]
+    }
 }
 
 /// What a node counts of its dealings with legacy peers. Every outcome moves one counter.
@@ -158,6 +241,61 @@ pub struct LegacyStats {
     pub frames_late: u64,
     /// Times that pushes to a peer were suspended.
     pub breaker_opened: u64,
+}
+
+impl LegacyStats {
+    fn counters(&self) -> [(&'static str, u64); 23] {
+        let &Self {
+            strangers,
+            frames_sent,
+            deltas_sent,
+            deltas_received,
+            snapshots_sent,
+            snapshots_received,
+            snapshots_known,
+            batches_sent,
+            batches_received,
+            tombstones_sent,
+            tombstones_received,
+            heartbeats_sent,
+            heartbeats_received,
+            partitions,
+            given_up,
+            questions,
+            questions_unanswered,
+            answers,
+            parked,
+            crowded,
+            frames_failed,
+            frames_late,
+            breaker_opened,
+        } = self;
+        [
+            ("legacy_strangers", strangers),
+            ("legacy_frames_sent", frames_sent),
+            ("legacy_deltas_sent", deltas_sent),
+            ("legacy_deltas_received", deltas_received),
+            ("legacy_snapshots_sent", snapshots_sent),
+            ("legacy_snapshots_received", snapshots_received),
+            ("legacy_snapshots_known", snapshots_known),
+            ("legacy_batches_sent", batches_sent),
+            ("legacy_batches_received", batches_received),
+            ("legacy_tombstones_sent", tombstones_sent),
+            ("legacy_tombstones_received", tombstones_received),
+            ("legacy_heartbeats_sent", heartbeats_sent),
+            ("legacy_heartbeats_received", heartbeats_received),
+            ("legacy_partitions", partitions),
+            ("legacy_given_up", given_up),
+            ("legacy_questions", questions),
+            ("legacy_questions_unanswered", questions_unanswered),
+            ("legacy_answers", answers),
+            ("legacy_parked", parked),
+            ("legacy_crowded", crowded),
+            ("legacy_frames_failed", frames_failed),
+            ("legacy_frames_late", frames_late),
+            ("legacy_breaker_opened", breaker_opened),
+        ]
+    }
 }
 
 /// What is particular to a connection with a legacy peer.

@@ -212,6 +212,15 @@ impl Serve {
     }
 }
 
+/// Asks again and again until it holds, or fails the test at the usual limit.
+#[track_caller]
+pub(crate) fn eventually(holds: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < LIMIT, "it should hold long before this");
+    }
+}
+
 /// Sends a signal by name.
 pub(crate) fn signal_to(pid: u32, signal: &str) {
     let sent = Command::new("kill").arg(format!("-{signal}")).arg(pid.to_string()).status();

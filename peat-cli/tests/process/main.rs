@@ -6,6 +6,7 @@ mod crashes;
 mod deletion;
 mod demo;
 mod documents;
+mod formation;
 mod harness;
 mod help;
 mod imports;
