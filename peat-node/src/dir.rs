@@ -5,7 +5,7 @@
 //! | `key`        | Ed25519 seed, 64 hexadecimal digits; readable by the owner alone                   |
 //! | `invitation` | secret that admits its bearer, likewise; a new one is drawn when it was deleted    |
 //! | `peat.redb`  | the store                                                                          |
-//! | `policy.toml`| the node's [`Rules`](crate::Rules), where they are not the default ones             |
+//! | `policy.toml` | the node's [`Rules`], where they are not the default ones                         |
 //! | `lock`       | locked by the process that uses the directory                                      |
 //! | `closed`     | left by a clean close, see below                                                   |
 //!
