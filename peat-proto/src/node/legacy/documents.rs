@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::doc::history::{Incoming, Payload, Source};
 use crate::heads::Heads;
 use crate::id::{ConnId, DocId};
-use crate::io::Refusal;
+use crate::io::{Event, Refusal};
 use crate::marker::Marker;
 use crate::node::Node;
 use crate::peer::legacy::Stage;
@@ -27,7 +27,8 @@ impl Node {
         if let Some(slot) = slot {
             let asks = !delta.have.is_empty() || !delta.need.is_empty();
             let equal = delta.changes.is_empty() && Heads::new(delta.heads.clone()) == ours;
-            if equal && (!asks || conn.assurances.are_enough(slot, now)) {
+            let certain = conn.exchanges.get(doc).is_none_or(Exchange::is_certain);
+            if equal && certain && (!asks || conn.assurances.are_enough(slot, now)) {
                 conn.end_exchange(class, doc);
                 conn.equal.insert(slot);
                 return;
@@ -55,6 +56,7 @@ impl Node {
         if let Err(reason) =
             allowed.and_then(|()| self.docs.deliver(doc, Incoming { source, payload: Payload::Changes(changes) }))
         {
+            self.stats.refused += 1;
             self.legacy_turned_away(id, doc, reason);
         }
     }
@@ -83,6 +85,7 @@ impl Node {
         if let Err(reason) =
             allowed.and_then(|()| self.docs.deliver(doc, Incoming { source, payload: Payload::Saved(bytes) }))
         {
+            self.stats.refused += 1;
             self.legacy_turned_away(id, doc, reason);
         }
     }
@@ -103,6 +106,7 @@ impl Node {
                 let docs = &self.docs;
                 let Some(conn) = self.legacy.conns.get_mut(&id) else { return };
                 let Some(exchange) = conn.exchange(doc, |doc| docs.class(doc), most, Exchange::unknown) else { return };
+                exchange.applied(&ours);
                 if let Some(heads) = heads {
                     // Who pushes snapshots hears of what it lacks by a push.
                     exchange.initiates |= heads != ours;
@@ -126,7 +130,6 @@ impl Node {
         let Some(conn) = self.legacy.conns.get_mut(&id) else { return };
         if reason == Refusal::Busy {
             // It is asked for again when there is time.
-            self.stats.refused += 1;
             if let Some(exchange) = conn.exchanges.get_mut(doc) {
                 exchange.put_off();
                 conn.set_timer(doc, self.now.mono + self.config.retry_max);
@@ -143,7 +146,8 @@ impl Node {
             }
             None => {}
         }
-        self.legacy_refused(id, doc, reason);
+        let peer = conn.peer;
+        self.event(Event::Refused { peer, doc: doc.clone(), reason });
     }
 
     /// The other side says that a document was deleted.

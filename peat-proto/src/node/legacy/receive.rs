@@ -24,7 +24,8 @@ impl Node {
         let len = bytes.len();
         conn.traffic.bytes_received += len as u64;
         self.stats.traffic.bytes_received += len as u64;
-        if len > 0 {
+        // A heartbeat is a sign once it is whole.
+        if len > 0 && stream.is_bidirectional() {
             let turn = conn.pulse.heard(now, false);
             self.legacy_turned(id, turn);
         }

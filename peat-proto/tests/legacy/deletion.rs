@@ -1,0 +1,162 @@
+//! Tombstones, directions, and what batches are passed on as.
+
+use std::collections::BTreeSet;
+
+use peat_proto::config::Auth;
+use peat_proto::policy::kin::{Family, Kin};
+use peat_proto::wire::v0::{Batch, BatchBuilder, Body, Entry, Label, MessageType, Tombstone, TombstoneBatchBuilder};
+use peat_proto::{ConnId, Event, Input, Marker, PeerId, Refusal, Role, Spread, Text};
+
+use crate::SECOND;
+use crate::fielded::*;
+
+#[test]
+fn deletions_reach_every_peer_once_as_a_marker_of_their_own() {
+    let mut stage = Stage::serving();
+    let mut peer = Fielded::default();
+    stage.put("tracks:1", "x", 1);
+    stage.converse(&mut peer, |_| true);
+    stage.delete("tracks:1", Some("dup"));
+    let frames = stage.take_frames();
+    let [tombstone] = frames.as_slice() else { panic!("one frame, not {}", frames.len()) };
+    assert_eq!((tombstone.kind, tombstone.key.as_str()), (MessageType::Tombstone, "tombstones:tracks:1"));
+    let said = Tombstone::take(&mut tombstone.payload.clone()).expect("a good tombstone");
+    assert_eq!(said.reason.as_ref().map(Text::as_str), Some("dup"));
+    assert_eq!(said.by.as_ref().map(|by| by.as_str().to_owned()), Some(NODE.to_string()));
+    // A new peer is told of it when it connects, in a batch, and of nothing else.
+    stage.input(Input::Disconnected { conn: CONN, code: None });
+    stage.connect(ConnId(2), Role::Accepted);
+    let frames = stage.take_frames();
+    let [batch] = frames.as_slice() else { panic!("one frame, not {}", frames.len()) };
+    assert_eq!((batch.kind, batch.key.as_str()), (MessageType::Tombstones, "tombstones:batch"));
+    // The same set comes back every five seconds: nothing follows.
+    for _ in 0..20 {
+        stage.feed(&frame(Label::Tombstones, &batch.payload));
+        stage.pass(5 * SECOND);
+    }
+    assert!(stage.take_frames().is_empty());
+}
+
+fn tombstone(name: &str, lamport: u64, spread: Spread) -> Tombstone {
+    let marker = Marker {
+        incarnation: 0,
+        lamport,
+        by: Text::new("node-a").expect("a short name"),
+        at_ms: u64::MAX,
+        reason: None,
+        spread,
+    };
+    Tombstone::of(&doc(name), &marker)
+}
+
+#[test]
+fn del_3_and_del_5_a_marker_is_taken_however_it_comes_and_the_greatest_stands() {
+    let singles = |stage: &mut Stage, it: &Tombstone| {
+        stage.feed(&it.frame());
+    };
+    let batched = |stage: &mut Stage, it: &Tombstone| {
+        let mut batch = TombstoneBatchBuilder::new(4096);
+        assert!(batch.push(it));
+        stage.feed(&batch.frame());
+    };
+    let entry = |stage: &mut Stage, it: &Tombstone| {
+        let mut batch = BatchBuilder::new(1, 2, 5, 4096);
+        assert!(batch.push(&Entry::Tombstone(it.clone())));
+        stage.feed(&batch.frame());
+    };
+    for way in [&singles as &dyn Fn(&mut Stage, &Tombstone), &batched, &entry] {
+        let mut stage = Stage::serving();
+        stage.put("tracks:1", "x", 1);
+        stage.pass(SECOND);
+        for (lamport, stands) in [(5, 5), (3, 5), (9, 9), (9, 9)] {
+            way(&mut stage, &tombstone("tracks:1", lamport, Spread::SystemWide));
+            let deleted = stage.node.deleted("");
+            let [(_, Some(marker))] = deleted.as_slice() else { panic!("one marker: {deleted:?}") };
+            assert_eq!((marker.lamport, marker.spread), (stands, Spread::SystemWide));
+        }
+        assert_eq!(stage.names(), [""; 0]);
+        assert_eq!(stage.node.stats().legacy.tombstones_received, 4);
+        assert_eq!(stage.node.stats().markers_received, 2);
+    }
+}
+
+#[test]
+fn del_2_and_del_4_what_is_deleted_is_refused_answered_with_the_marker_and_never_offered() {
+    let mut stage = Stage::serving();
+    stage.put("tracks:1", "x", 1);
+    stage.pass(SECOND);
+    stage.delete("tracks:1", None);
+    stage.pass(SECOND);
+    stage.take_frames();
+    let mut peer = Fielded::default();
+    peer.put("tracks:1", "x", 2);
+    let saved = peer.docs.get_mut("tracks:1").expect("it is there").save();
+    stage.feed(&frame(Label::Snapshot(&doc("tracks:1")), &saved));
+    stage.feed(&peer.poll("tracks:1").expect("an opening"));
+    assert_eq!(stage.names(), [""; 0]);
+    let refusals = stage.events.iter().filter(|event| matches!(event, Event::Refused { reason: Refusal::Deleted, .. }));
+    assert_eq!(refusals.count(), 1, "the snapshot");
+    let frames = stage.take_frames();
+    assert!(!frames.is_empty() && frames.iter().all(|frame| frame.kind == MessageType::Tombstone));
+}
+
+#[test]
+fn auth_4_what_may_not_be_deleted_from_remote_is_not() {
+    let mut stage = Stage::serving();
+    for name in ["certificates:1", "revocations:1"] {
+        stage.put(name, "x", 1);
+        stage.feed(&tombstone(name, 1, Spread::SystemWide).frame());
+    }
+    assert_eq!(stage.names(), ["certificates:1", "revocations:1"]);
+    let refused =
+        stage.events.iter().filter(|event| matches!(event, Event::Refused { reason: Refusal::NotAllowed, .. }));
+    assert_eq!(refused.count(), 2);
+}
+
+#[test]
+fn route_3_and_auth_3_directions_hold_for_what_is_sent_and_for_what_is_taken() {
+    // Direction of `commands` is down, of `nodes` up, of `notes` everywhere.
+    for (kin, sent, taken) in [
+        (Kin::Parent, ["nodes:own", "notes:own"], ["commands:it", "notes:it"]),
+        (Kin::Child, ["commands:own", "notes:own"], ["nodes:it", "notes:it"]),
+    ] {
+        let mut config = config(Auth::Admission);
+        config.family = Family { kin: [(PEER, kin)].into(), others: Kin::Other };
+        let mut stage = Stage::serving_with(config);
+        for collection in ["commands", "nodes", "notes"] {
+            stage.put(&format!("{collection}:own"), "x", 1);
+            let name = format!("{collection}:it");
+            stage.feed(&frame(Label::Snapshot(&doc(&name)), &Fielded::default_with(&name, 2)));
+        }
+        stage.pass(SECOND);
+        let said: BTreeSet<String> = stage.take_frames().iter().flat_map(contents).map(|(_, name, _)| name).collect();
+        assert!(said.iter().filter(|name| name.ends_with("own")).eq(sent.iter()), "to a {kin:?}: {said:?}");
+        let names: BTreeSet<String> = stage.names().into_iter().filter(|name| name.ends_with("it")).collect();
+        assert!(names.iter().eq(taken.iter()), "from a {kin:?}: {names:?}");
+    }
+}
+
+#[test]
+fn route_2_batches_are_numbered_by_boot_and_what_is_passed_on_has_one_hop_less() {
+    let other = PeerId([7; 32]);
+    let mut stage = Stage::serving();
+    stage.input(Input::Connected { conn: ConnId(2), peer: other, link: link(Role::Accepted) });
+    stage.pass(SECOND);
+    stage.sent.clear();
+    for (ttl, passed) in [(5, 4), (1, 0), (0, 0)] {
+        let name = format!("notes:{ttl}");
+        let mut batch = BatchBuilder::new(77, 1, ttl, 4096);
+        let body = Body::Snapshot(Fielded::default_with(&name, 1).into());
+        assert!(batch.push(&Entry::Document { doc: doc(&name), body }));
+        stage.feed(&batch.frame());
+        assert_eq!(stage.get(&name, "x"), Some(1), "applied whatever the hops");
+        let frames = stage.take_frames();
+        let batches = frames.iter().filter(|frame| frame.kind == MessageType::Batch);
+        let batches: Vec<_> = batches.map(|frame| Batch::decode(frame.payload.clone()).expect("good")).collect();
+        let [batch] = batches.as_slice() else { panic!("one batch, not {}", batches.len()) };
+        assert_eq!((batch.ttl, batch.id >> 32), (passed, 1));
+        assert_ne!(batch.id, 77, "our own state in a batch of ours");
+        stage.pass(SECOND);
+        stage.sent.clear();
+    }
+}

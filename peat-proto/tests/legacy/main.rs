@@ -1,0 +1,13 @@
+//! A node among legacy peers that the tests play.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod deletion;
+mod documents;
+mod fielded;
+mod proof;
+mod streams;
+
+use std::time::Duration;
+
+const SECOND: Duration = Duration::from_secs(1);
