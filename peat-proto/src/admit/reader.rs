@@ -6,7 +6,8 @@ use crate::io::Refusal;
 
 /// Inflates into one fixed buffer and counts what comes out; reused for every stream of a walk.
 pub(super) struct Inflater {
-    state: Decompress,
+    /// Made for the first deflated stream, of which a small change has none: it costs 50 KiB.
+    state: Option<Decompress>,
     buffer: Box<[u8]>,
     at: usize,
     filled: usize,
@@ -20,15 +21,7 @@ impl Inflater {
     const BUFFER: usize = 8 << 10;
 
     pub(super) fn new(limit: usize) -> Self {
-        Self {
-            state: Decompress::new(false),
-            buffer: vec![0; Self::BUFFER].into(),
-            at: 0,
-            filled: 0,
-            ended: false,
-            expanded: 0,
-            limit,
-        }
+        Self { state: None, buffer: Box::default(), at: 0, filled: 0, ended: false, expanded: 0, limit }
     }
 
     /// Bytes counted so far.
@@ -46,7 +39,13 @@ impl Inflater {
     }
 
     fn restart(&mut self) {
-        self.state.reset(false);
+        match &mut self.state {
+            Some(state) => state.reset(false),
+            None => {
+                self.state = Some(Decompress::new(false));
+                self.buffer = vec![0; Self::BUFFER].into();
+            }
+        }
         self.at = 0;
         self.filled = 0;
         self.ended = false;
@@ -55,11 +54,12 @@ impl Inflater {
     /// What is inflated and not yet read; empty only at the end of the stream.
     fn ready(&mut self, packed: &mut &[u8]) -> Result<&[u8], Refusal> {
         while self.at == self.filled && !self.ended {
-            let (read, written) = (self.state.total_in(), self.state.total_out());
+            let Some(state) = &mut self.state else { break };
+            let (read, written) = (state.total_in(), state.total_out());
             let status =
-                self.state.decompress(packed, &mut self.buffer, FlushDecompress::None).map_err(|_| Refusal::Invalid)?;
-            let read = (self.state.total_in() - read) as usize;
-            let written = (self.state.total_out() - written) as usize;
+                state.decompress(packed, &mut self.buffer, FlushDecompress::None).map_err(|_| Refusal::Invalid)?;
+            let read = (state.total_in() - read) as usize;
+            let written = (state.total_out() - written) as usize;
             *packed = packed.get(read..).unwrap_or_default();
             self.at = 0;
             self.filled = written;

@@ -33,11 +33,10 @@ impl Node {
     /// The next frame that has credit, if any: connections in turn, within one the most important class whose share is
     /// not used up.
     pub(super) fn next_frame(&mut self) -> Option<Output> {
-        let behind = (Bound::Excluded(self.turn), Bound::Unbounded);
-        let mut order: Vec<ConnId> = self.conns.range(behind).map(|(id, _)| *id).collect();
-        order.extend(self.conns.range(..=self.turn).map(|(id, _)| *id));
-        order.into_iter().find_map(|id| {
-            let (lane, frame, data) = self.frame_for(id)?;
+        let mut id = self.turn;
+        for _ in 0..self.conns.len() {
+            id = self.behind(id)?;
+            let Some((lane, frame, data)) = self.frame_for(id) else { continue };
             self.turn = id;
             let conn = self.conns.get_mut(&id)?;
             conn.window.send(self.now.mono, frame.len(), lane == Lane::Control);
@@ -46,8 +45,16 @@ impl Node {
                 traffic.bytes_sent += frame.len() as u64;
                 traffic.data_sent += u64::from(data);
             }
-            Some(Output::Send { conn: id, lane, frame })
-        })
+            return Some(Output::Send { conn: id, lane, frame });
+        }
+        None
+    }
+
+    /// The connection behind this one, the first behind the last.
+    fn behind(&self, id: ConnId) -> Option<ConnId> {
+        let behind = (Bound::Excluded(id), Bound::Unbounded);
+        let next = self.conns.range(behind).next().or_else(|| self.conns.first_key_value());
+        next.map(|(id, _)| *id)
     }
 
     /// Exchanges that a push keeps under way.

@@ -19,24 +19,30 @@ const DEBT: i64 = (32 << 20) * 100;
 impl Deficits {
     /// The class whose turn it is among those that wait.
     pub(crate) fn pick(&self, waiting: impl Fn(Class) -> bool) -> Option<Class> {
-        let waiting: Vec<Class> = Class::ALL.into_iter().filter(|class| waiting(*class)).collect();
-        let in_credit = waiting.iter().find(|class| self.credit[class.index()] >= 0);
-        in_credit.or_else(|| waiting.iter().max_by_key(|class| self.credit[class.index()])).copied()
+        let waiting = those(waiting);
+        let in_credit = waiting.clone().find(|class| self.credit[class.index()] >= 0);
+        in_credit.or_else(|| waiting.max_by_key(|class| self.credit[class.index()]))
     }
 
     /// Accounts for a frame: every waiting class earns its share of it, the sender pays for all of it.
     pub(crate) fn charge(&mut self, shares: &Shares, sender: Class, bytes: usize, waiting: impl Fn(Class) -> bool) {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX / 1000);
-        let others: Vec<Class> = Class::ALL.into_iter().filter(|class| *class == sender || waiting(*class)).collect();
-        let total: i64 = others.iter().map(|class| i64::from(shares.of(*class))).sum();
-        for class in &others {
-            let earned = bytes.saturating_mul(100) / total.max(1) * i64::from(shares.of(*class));
+        let earning = those(|class| class == sender || waiting(class));
+        let total: i64 = earning.clone().map(|class| i64::from(shares.of(class))).sum();
+        for class in earning {
+            let earned = bytes.saturating_mul(100) / total.max(1) * i64::from(shares.of(class));
             let credit = &mut self.credit[class.index()];
             *credit = credit.saturating_add(earned).min(CAP);
         }
         let credit = &mut self.credit[sender.index()];
         *credit = credit.saturating_sub(bytes.saturating_mul(100)).max(-DEBT);
     }
+}
+
+/// The classes of which `holds` is true, asked once of each. Called for every frame: no allocation.
+fn those(holds: impl Fn(Class) -> bool) -> impl Iterator<Item = Class> + Clone {
+    let held = Class::ALL.map(holds);
+    Class::ALL.into_iter().filter(move |class| held[class.index()])
 }
 
 #[cfg(test)]
