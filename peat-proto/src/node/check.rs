@@ -54,6 +54,9 @@ impl Node {
             rule(timer.is_none_or(|entry| conn.timers.contains(&entry)), "a deadline has a timer")?;
             let awaits = exchange.queued.is_some() || exchange.is_waiting() || self.docs.attends(doc, conn.id);
             rule(awaits, "an exchange waits for something that will come")?;
+            let born = self.docs.get(doc).filter(|document| !document.offered.is_empty());
+            let equal = born.is_some_and(|document| conn.equal.contains(document.slot));
+            rule(!equal, "what is followed one by one does not count as equal")?;
         }
         Ok(())
     }

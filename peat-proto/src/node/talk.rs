@@ -80,7 +80,11 @@ impl Node {
             Ok(()) | Err(Refusal::MissingChanges) => {
                 let class = self.docs.class(doc);
                 let most = self.config.max_exchanges;
+                let slot = self.docs.get(doc).map(|document| document.slot);
                 let Some(conn) = self.conns.get_mut(&id) else { return };
+                if let Some(slot) = slot {
+                    conn.equal.remove(slot);
+                }
                 // It may have ended meanwhile, for instance because both sides were level before this was applied.
                 if let Some(exchange) = conn.exchange(doc, most, Exchange::unknown) {
                     if heads.is_some() {
@@ -124,21 +128,17 @@ impl Node {
         let most = self.config.max_exchanges;
         let direction = self.docs.policy().of(doc).direction;
         for conn in self.conns.values_mut() {
-            if !sends(direction, conn.kin) {
-                continue;
-            }
-            if !conn.is_serving() {
-                // The other side may serve already, and have said that both are equal.
-                conn.equal.remove(slot);
+            // Even before it serves the other side may have said that both are equal.
+            let were_equal = conn.equal.remove(slot);
+            if !sends(direction, conn.kin) || !conn.is_serving() {
                 continue;
             }
             // Who sent the change is answered on its own account.
             if sources.contains(&conn.id) {
-                conn.equal.remove(slot);
                 continue;
             }
             if !conn.exchanges.contains_key(doc) {
-                let Some(basis) = conn.basis(doc, class, slot, before) else { continue };
+                let Some(basis) = conn.basis(doc, class, were_equal, before) else { continue };
                 if conn.exchange(doc, most, || basis).is_none() {
                     continue;
                 }

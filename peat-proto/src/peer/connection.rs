@@ -181,8 +181,8 @@ impl Conn {
 
     /// What the exchange about a document that just moved from `before` starts from; `None` when the survey will
     /// come to it anyway.
-    pub(crate) fn basis(&mut self, doc: &DocId, class: Class, slot: u32, before: &Heads) -> Option<Exchange> {
-        if self.equal.remove(slot) {
+    pub(crate) fn basis(&self, doc: &DocId, class: Class, were_equal: bool, before: &Heads) -> Option<Exchange> {
+        if were_equal {
             return Some(Exchange::at(before.clone()));
         }
         if let Some(listing) = &self.survey.listing {
