@@ -21,6 +21,7 @@ mod check;
 mod disk;
 mod drive;
 mod fielded;
+mod frontier;
 mod heal;
 mod heap;
 mod host;

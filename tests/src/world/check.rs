@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use peat_proto::policy::{Class, Shares};
 use peat_proto::wire::MessageType;
-use peat_proto::{ConnId, Lane, Node, Wire};
+use peat_proto::{ConnId, Lane, Node, Reason, Time, Wire};
 
 use super::model::decode;
 use super::setup::Habit;
@@ -15,6 +15,8 @@ use super::{World, log};
 #[derive(Debug, Default)]
 pub(crate) struct Checks {
     shares: BTreeMap<ConnId, Credit>,
+    /// Bytes of the largest frame that a node sent.
+    largest: usize,
 }
 
 /// The rule of the classes, written down a second time: each earns its share of what is sent while it waits, up to
@@ -28,12 +30,11 @@ const CREDIT_CAP: i64 = (64 << 10) * 100;
 const DEBT_CAP: i64 = (32 << 20) * 100;
 
 impl World {
-    /// What holds of a drained node at little cost.
-    pub(crate) fn check_drained(&mut self, member: usize) {
-        let host = &self.hosts[member];
-        let Some(node) = &host.node else { return };
-        if let Some((due, reason)) = node.timeout_reason().filter(|(due, _)| *due <= host.told) {
-            let late = host.told.since(due);
+    /// The deadline of a drained node lies ahead.
+    pub(crate) fn check_deadline(&mut self, member: usize, deadline: Option<(Time, Reason)>) {
+        let told = self.hosts[member].told;
+        if let Some((due, reason)) = deadline.filter(|(due, _)| *due <= told) {
+            let late = told.since(due);
             self.violated(Some(member), format!("drained, and {reason:?} is due since {late:?}: it would spin"));
         }
     }
@@ -55,8 +56,9 @@ impl World {
     fn check_node(&self, node: &Node) -> Result<(), String> {
         node.check().map_err(|violation| violation.to_string())?;
         let stats = node.stats();
-        // What comes above twice the budget is refused; the last that was taken in may be as large as a frame.
-        let most = 2 * self.setup.undurable + (64 << 10);
+        // What comes above twice the budget is refused; the last that was taken in may be as large as any frame was, and
+        // deflated.
+        let most = 2 * self.setup.undurable + 4 * self.checks.largest;
         if stats.undurable_bytes > most {
             return Err(format!("{} bytes are not durable; {most} at most", stats.undurable_bytes));
         }
@@ -71,6 +73,7 @@ impl World {
         let outcome =
             self.frame_is_sound(member, conn, lane, bytes).and_then(|()| self.is_its_turn(member, conn, lane, bytes));
         self.expect(Some(member), outcome);
+        self.checks.largest = self.checks.largest.max(bytes.len());
     }
 
     fn frame_is_sound(&self, member: usize, conn: ConnId, lane: Lane, bytes: &Bytes) -> Result<(), String> {
@@ -86,7 +89,8 @@ impl World {
         if self.setup.habit(end.peer) == Some(Habit::Stranger) && frame.kind != MessageType::Hello {
             return Err(format!("{:?} to a stranger", frame.kind));
         }
-        if frame.kind == MessageType::Batch && bytes.len() > self.setup.frame.max(16 << 10) * 2 {
+        // What fills it up may be as large as what is in it, or name many heads.
+        if frame.kind == MessageType::Batch && bytes.len() > 2 * self.setup.frame + (2 << 10) {
             return Err(format!("a batch of {} bytes; frames are filled up to {}", bytes.len(), self.setup.frame));
         }
         self.model.gate(member, &frame)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use peat_proto::store::{StoreCommand, StoreFault, Stored};
-use peat_proto::{ConnId, EditError, Event, Input, Lane, Link, Output, Role, StreamId, Wire};
+use peat_proto::{ConnId, EditError, Event, Input, Lane, Link, Output, Role, StreamId, Time, Wire};
 
 use super::host::{Abort, Plan, perform};
 use super::link::{Stalled, after, chance};
@@ -86,13 +86,13 @@ impl World {
                 }
             }
         }
-        self.check_drained(member);
-        self.set_alarm(member);
+        let deadline = self.hosts[member].node.as_ref().and_then(peat_proto::Node::timeout_reason);
+        self.check_deadline(member, deadline);
+        self.set_alarm(member, deadline.map(|(due, _)| due));
     }
 
-    fn set_alarm(&mut self, member: usize) {
+    fn set_alarm(&mut self, member: usize, due: Option<Time>) {
         let host = &mut self.hosts[member];
-        let due = host.node.as_ref().and_then(peat_proto::Node::timeout);
         if due != host.alarm {
             host.alarm = due;
             if let Some(at) = due {
@@ -199,14 +199,13 @@ impl World {
             Ok(()) => {
                 let edit = node.last_edit();
                 if edit != before {
-                    let change = node.doc(doc).and_then(|content| content.get_last_local_change());
-                    match change.map(|change| change.hash()) {
-                        Some(hash) => {
-                            self.trace.note(now, member as u64, 11, &hash.0);
-                            self.model.edited(member, doc, edit, hash);
-                        }
-                        None => return self.violated(Some(member), format!("an edit of {doc} left no change")),
-                    }
+                    // It follows from all heads that there were.
+                    let heads = node.doc(doc).map(|content| content.get_heads()).unwrap_or_default();
+                    let [hash] = heads[..] else {
+                        return self.violated(Some(member), format!("an edit of {doc} left {} heads", heads.len()));
+                    };
+                    self.trace.note(now, member as u64, 11, &hash.0);
+                    self.model.edited(member, doc, edit, hash);
                 }
             }
             Err(EditError::Aborted(Abort::Regretted)) => {

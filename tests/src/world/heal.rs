@@ -2,9 +2,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use automerge::Automerge;
 use peat_proto::{DocId, Heads};
 
+use super::frontier::{frontier, loaded};
 use super::host::Plan;
 use super::link::Profile;
 use super::step::Step;
@@ -165,8 +165,11 @@ impl World {
         }
     }
 
-    /// The disk of a node that saved everything holds the heads that its index names.
+    /// The disk of a node that saved everything holds the heads that its index names. Loading is what costs, so each world
+    /// loads the documents of one member, the next world those of the next; all have the same heads, so what one has the
+    /// others have. Their heads are read off their chunks.
     fn verify_disk(&self, member: usize) -> Result<(), String> {
+        let loads = member as u64 == self.setup.seed % self.hosts.len() as u64;
         let listing = self.listing(member);
         let disk = &self.hosts[member].disk;
         let recorded: Vec<_> = disk.documents().map(|(doc, kept)| (doc.clone(), kept.record.heads.clone())).collect();
@@ -178,15 +181,14 @@ impl World {
             if (bytes as u64, kept.chunks.len()) != (kept.record.bytes, kept.record.chunks as usize) {
                 return Err(format!("the record of {doc} does not count its chunks"));
             }
-            let content = Automerge::load(&kept.chunks.concat());
-            let content = content.map_err(|error| format!("the disk holds {doc} damaged: {error}"))?;
+            if !loads && frontier(&kept.chunks).as_ref() == Some(&kept.record.heads) {
+                continue;
+            }
+            let content = loaded(&kept.chunks).map_err(|error| format!("the disk holds {doc} damaged: {error}"))?;
             if Heads::new(content.get_heads()) != kept.record.heads {
                 return Err(format!("the chunks of {doc} are not what its record says"));
             }
-            // All have the same heads, so what one has the others have.
-            if member == 0 {
-                self.model.verify(doc, Some(&content))?;
-            }
+            self.model.verify(doc, Some(&content))?;
         }
         Ok(())
     }

@@ -114,11 +114,14 @@ impl From<AutomergeError> for Abort {
     }
 }
 
+/// Ways in which applications change documents.
+pub(crate) const KINDS: u8 = 12;
+
 /// Changes a document in one of the ways that applications do.
 pub(crate) fn perform(tx: &mut Transaction<'_>, plan: Plan) -> Result<(), Abort> {
     let Plan { kind, value } = plan;
     let key = format!("k{}", value % 4);
-    match kind % 12 {
+    match kind % KINDS {
         0..=3 => tx.put(ROOT, key, i64::from(value))?,
         4 | 5 => {
             let text = object(tx, "text", ObjType::Text)?;
@@ -144,7 +147,7 @@ pub(crate) fn perform(tx: &mut Transaction<'_>, plan: Plan) -> Result<(), Abort>
         },
         9 => {
             let mut rng = peat_proto::Rng::new([(value % 251) as u8; 32]);
-            let len = value % 97 * (value % 89);
+            let len = value % 97 * (value % 43);
             let blob: Vec<u8> = (0..len).map(|_| rng.draw().to_be_bytes()[0]).collect();
             tx.put(ROOT, "blob", blob)?;
         }

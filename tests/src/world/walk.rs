@@ -41,6 +41,8 @@ pub fn walk(seed: u64, mix: &Mix) -> (Setup, Vec<Step>) {
     let mut rng = Rng::new(bytes);
     let setup = setup(seed, mix, &mut rng);
     let weights = weights(mix, &mut rng);
+    // Now and then most of what is written goes to a few documents, whose histories grow long.
+    let focus = pick(&mut rng, &[1, 3, mix.docs, mix.docs]);
     let total: u64 = weights.iter().sum();
     let steps = (0..mix.steps).map(|_| {
         let mut left = rng.below(total);
@@ -49,7 +51,7 @@ pub fn walk(seed: u64, mix: &Mix) -> (Setup, Vec<Step>) {
             left = left.saturating_sub(*weight);
             found
         });
-        step(kind.unwrap_or(KINDS - 1), &mut rng)
+        step(kind.unwrap_or(KINDS - 1), focus, &mut rng)
     });
     let steps = steps.collect();
     (setup, steps)
@@ -83,7 +85,7 @@ fn setup(seed: u64, mix: &Mix, rng: &mut Rng) -> Setup {
         profile,
         hostile,
         fielded: (0..mix.fielded).map(|_| Fielded::drawn(rng.draw())).collect(),
-        cache: pick(rng, &[0, 30_000, 64 << 20, 64 << 20]),
+        cache: pick(rng, &[0, 30_000, 64 << 20, 64 << 20, 64 << 20]),
         frame: pick(rng, &[200, 1 << 10, 64 << 10, 64 << 10]),
         window: pick(rng, &[(0, 1), (0, 300), (1_024, 8 << 10), (8 << 10, 4 << 20), (8 << 10, 4 << 20)]),
         undurable: pick(rng, &[500, 2_000, 16 << 20, 16 << 20]),
@@ -99,11 +101,13 @@ fn setup(seed: u64, mix: &Mix, rng: &mut Rng) -> Setup {
 /// The kinds of step, in the order of `weights`.
 const KINDS: usize = 24;
 
-/// How often each kind comes; a fault that does not exist in this world has 0.
+/// How often each kind comes; a fault that does not exist in this world has 0. Edits come in floods, now and then, or
+/// hardly ever: fleets in which next to nothing is written have bugs of their own.
 fn weights(mix: &Mix, rng: &mut Rng) -> [u64; KINDS] {
+    let edits = pick(rng, &[10, 60, 240]);
     let mut often = |most: u64| if rng.below(2) == 0 { 0 } else { 1 + rng.below(most) };
     let mut weights = [
-        300,
+        edits,
         often(30),
         often(30),
         often(100),
@@ -138,13 +142,16 @@ fn weights(mix: &Mix, rng: &mut Rng) -> [u64; KINDS] {
     weights
 }
 
+const EDIT: usize = 0;
+const CLOSE: usize = 2;
 const CRASH: usize = 11;
 const PARTITION: usize = 15;
 
-fn step(kind: usize, rng: &mut Rng) -> Step {
+fn step(kind: usize, focus: usize, rng: &mut Rng) -> Step {
     let mut byte = || rng.below(256) as u8;
     let (node, other) = (byte(), byte());
-    let wide = rng.below(1 << 16) as u16;
+    let doc = EDIT..=CLOSE;
+    let wide = if doc.contains(&kind) { draw(rng, focus) as u16 } else { rng.below(1 << 16) as u16 };
     let value = rng.below(1 << 32) as u32;
     Step::drawn(kind, node, other, wide, value)
 }
@@ -154,9 +161,9 @@ impl Step {
     #[must_use]
     pub fn drawn(kind: usize, node: u8, other: u8, wide: u16, value: u32) -> Self {
         match kind % KINDS {
-            0 => Self::Edit { node, doc: wide, kind: other, value },
+            EDIT => Self::Edit { node, doc: wide, kind: other, value },
             1 => Self::Open { node, doc: wide },
-            2 => Self::Close { node, doc: wide },
+            CLOSE => Self::Close { node, doc: wide },
             3 => Self::Deliver { packet: wide },
             4 => Self::Drop { packet: wide },
             5 => Self::Duplicate { packet: wide },
