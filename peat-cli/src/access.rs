@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use peat_node::proto::CloseCode;
 use peat_node::proto::automerge::transaction::{Transactable, Transaction};
 use peat_node::proto::automerge::{AutomergeError, ObjType, ROOT, ReadDoc, ScalarValue, Value};
-use peat_node::{DocId, LevelError, Node, OpenError, Options, PeerId, Ticket};
+use peat_node::{DocId, LevelError, Node, OpenError, Options, PeerId, Ticket, Which};
 
 use crate::control::{Answer, Blob, Cell, Client, Entry, Outcome, Page, Request};
 use crate::failure::{Code, Failure};
-use crate::{policy, rm, status, wait};
+use crate::{policy, rm, status, sync, wait};
 
 /// A request that has been handed to the node; calling it waits for the outcome.
 pub(crate) type Started = Box<dyn FnOnce() -> Outcome + Send>;
@@ -194,11 +194,16 @@ fn begin(node: &Node, request: Request) -> Result<Started, Failure> {
                 outcome
             })
         }
-        Request::Level { peer, timeout } => {
-            let peer = PeerId::from_hex(&peer)
-                .ok_or_else(|| Failure::new(Code::Usage, "not the id of a node", "see `peat status`"))?;
-            level(node, peer, timeout)
+        Request::SyncNow { peer, prefix, timeout } => {
+            let pending = node.sync_now(Which::Prefix(prefix), Some(&id(&peer)?), timeout);
+            Box::new(move || {
+                let outcomes = pending.wait().map_err(|error| {
+                    Failure::new(Code::Busy, error.to_string(), "run the command again when the others have ended")
+                })?;
+                Ok(Answer::Synced(sync::summary(&outcomes)))
+            })
         }
+        Request::Level { peer, timeout } => level(node, id(&peer)?, timeout),
     })
 }
 
@@ -212,7 +217,11 @@ fn doc(key: &str) -> Result<DocId, Failure> {
     })
 }
 
-fn parse<T: std::str::FromStr<Err: Display>>(text: &str) -> Result<T, Failure> {
+fn id(text: &str) -> Result<PeerId, Failure> {
+    PeerId::from_hex(text).ok_or_else(|| Failure::new(Code::Usage, "not the id of a node", "see `peat status`"))
+}
+
+pub(crate) fn parse<T: std::str::FromStr<Err: Display>>(text: &str) -> Result<T, Failure> {
     text.parse().map_err(|error| {
         Failure::new(Code::Usage, format!("not a ticket: {error}"), "copy the whole line that `peat serve` printed")
     })

@@ -90,7 +90,7 @@ collections keep their documents. The deletion reaches every node that the colle
     },
     /// Keep this node running and in sync with its peers
     Serve(ServeArgs),
-    /// Connect to a node once, and end when both hold the same
+    /// Connect to a node once, and end when both hold the same; or compare with a connected peer now
     Sync(SyncArgs),
     /// Show what this node holds and whom it is connected to
     Status,
@@ -284,10 +284,19 @@ pub(crate) enum DemoTransport {
 #[command(after_help = "\
 Ends with exit code 0 when the document sets of both sides are proven equal. Creates the data directory on first use. \
 While a `peat serve` runs on the directory, that one connects, with its own network options. Nobody is joined: a later \
-`peat serve` does not connect to the peer by itself.")]
+`peat serve` does not connect to the peer by itself.
+
+With --peer, the running `peat serve` compares its documents, or those whose keys start with PREFIX, with a peer that it \
+is connected to: whatever the peer is believed to have is forgotten, and no cooldown holds a document back. Documents \
+that did not end equal are listed with their outcome: sent, where the peer's wire has no answer; refused, not_routed, \
+unreachable or unfinished.")]
 pub(crate) struct SyncArgs {
-    /// What `peat serve` or `peat ticket` printed on the other side
-    pub(crate) ticket: Ticket,
+    /// What `peat serve` or `peat ticket` printed on the other side; with --peer the start of keys
+    #[arg(value_name = "TICKET|PREFIX", required_unless_present = "peer")]
+    pub(crate) target: Option<String>,
+    /// Have the running `peat serve` compare with this peer now
+    #[arg(long, value_name = "ID", value_parser = peer)]
+    pub(crate) peer: Option<PeerId>,
     /// Give up after so many seconds
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub(crate) timeout: Duration,

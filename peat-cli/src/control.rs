@@ -67,6 +67,8 @@ pub(crate) enum Request {
     Ticket,
     /// Connect to the ticket's node, and wait until both are level.
     Sync { ticket: String, timeout: Duration },
+    /// Compare documents whose keys start with `prefix` with a connected peer.
+    SyncNow { peer: String, prefix: String, timeout: Duration },
     /// Wait until this node and a peer are level.
     Level { peer: String, timeout: Duration },
 }
@@ -95,6 +97,7 @@ pub(crate) enum Answer {
     Rules { text: String },
     Status(Box<Status>),
     Ticket { ticket: String },
+    Synced(SyncedNow),
 }
 
 /// Some documents in key order.
@@ -111,6 +114,23 @@ pub(crate) struct Buried {
     pub(crate) entries: Vec<Grave>,
     /// Whether there may be more behind the last one.
     pub(crate) more: bool,
+}
+
+/// What came of comparing documents with a peer.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SyncedNow {
+    /// How many documents had each outcome.
+    pub(crate) counts: BTreeMap<String, u64>,
+    /// The first of those that did not end equal.
+    pub(crate) rest: Vec<Unequal>,
+}
+
+/// A document that did not end equal.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Unequal {
+    pub(crate) key: String,
+    pub(crate) outcome: String,
+    pub(crate) reason: Option<String>,
 }
 
 /// One deleted document; without more than its key where it was deleted softly.
@@ -243,6 +263,7 @@ mod tests {
             Request::Status,
             Request::Ticket,
             Request::Sync { ticket: "peat".to_owned(), timeout },
+            Request::SyncNow { peer: "00".to_owned(), prefix: key(), timeout },
             Request::Level { peer: "00".to_owned(), timeout },
         ];
         for request in requests {

@@ -22,6 +22,7 @@ use crate::request::Requests;
 use crate::rules::Rules;
 use crate::store::thread::StoreThread;
 use crate::subscription::{Change, Feed};
+use crate::sync::{Synced, Syncs};
 use crate::transport::Outgoing;
 use crate::workers::Workers;
 
@@ -51,6 +52,7 @@ pub(crate) struct State {
     dials: Dials,
     requests: Requests,
     feeds: Vec<Feed>,
+    syncs: Syncs,
     levels: BTreeMap<PeerId, Vec<Reply<Result<(), LevelError>>>>,
     /// Peers that are wanted for a time, and by how many visits.
     visits: BTreeMap<PeerId, usize>,
@@ -178,6 +180,10 @@ impl Driver {
             Message::Stats(reply) => reply.send(Some(self.core.stats())),
             Message::Subscribe(feed) => self.state.feeds.push(feed),
             Message::Level { peer, reply } => self.level(peer, reply),
+            Message::SyncNow { which, peer, within, answer } => {
+                let request = self.state.syncs.begin(which, peer, within, answer);
+                self.input(Input::SyncNow(request));
+            }
             Message::Join(ticket) => {
                 let (peer, invitation) = (ticket.peer, ticket.invitation);
                 self.book.want(peer, &ticket.addrs, invitation);
@@ -354,6 +360,11 @@ impl Driver {
                 let waiting = self.state.levels.remove(&peer).unwrap_or_default();
                 waiting.into_iter().for_each(|reply| reply.send(Ok(())));
             }
+            Event::Synced { sync, peer, doc, outcome } => {
+                self.state.syncs.outcome(sync, Synced { peer, doc, outcome });
+            }
+            Event::SyncEnded { sync } => self.state.syncs.ended(sync),
+            Event::SyncRefused { sync } => self.state.syncs.refused(sync),
             Event::Up { conn, peer } => tracing::info!(conn = conn.0, %peer, "up"),
             Event::Down { conn, peer } => tracing::info!(conn = conn.0, %peer, "down"),
             Event::Closed { peer, code, by_peer } => {
@@ -378,6 +389,7 @@ impl Driver {
         self.state.closing = true;
         self.state.dials = Dials::default();
         self.state.levels.clear();
+        self.state.syncs.clear();
         for (conn, outgoing) in std::mem::take(&mut self.state.connections) {
             let code = CloseCode::Normal;
             let _ = outgoing.send((conn, Outgoing::Close { code }));

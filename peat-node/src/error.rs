@@ -132,6 +132,18 @@ pub enum LevelError {
     Closed,
 }
 
+/// Why a request to compare documents was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SyncError {
+    /// As many as may be are under way: [`Config::max_syncs`](proto::Config::max_syncs).
+    #[error("too many requests to synchronise are under way")]
+    Busy,
+    /// The node has closed.
+    #[error("the node is closed")]
+    Closed,
+}
+
 /// The same error, with the file it concerns in its text.
 pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> io::Error {
     move |error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))

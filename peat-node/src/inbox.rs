@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use peat_proto::store::Stored;
-use peat_proto::{ConnId, DocId, Done, Input, Link, Listing, PeerId, Stats};
+use peat_proto::{ConnId, DocId, Done, Input, Link, Listing, PeerId, Stats, Which};
 
 use crate::error::{LevelError, ReadError};
 use crate::node::Deleted;
@@ -12,6 +13,7 @@ use crate::pending::Reply;
 use crate::request::Request;
 use crate::rules::Rules;
 use crate::subscription::Feed;
+use crate::sync::Answer;
 use crate::ticket::Ticket;
 use crate::transport::{Dial, Outgoing, PortId};
 
@@ -65,6 +67,12 @@ pub(crate) enum Message {
     Level {
         peer: PeerId,
         reply: Reply<Result<(), LevelError>>,
+    },
+    SyncNow {
+        which: Which,
+        peer: Option<PeerId>,
+        within: Duration,
+        answer: Answer,
     },
     Join(Ticket),
     Part(PeerId),

@@ -15,17 +15,19 @@ mod request;
 pub mod rules;
 pub mod store;
 mod subscription;
+mod sync;
 mod ticket;
 pub mod transport;
 mod workers;
 
 pub use dir::Dir;
-pub use error::{DeleteError, LevelError, OpenError, ReadError, RulesError, WriteError};
+pub use error::{DeleteError, LevelError, OpenError, ReadError, RulesError, SyncError, WriteError};
 pub use node::{Deleted, Identity, Node, Options, Visit};
-pub use peat_proto::{self as proto, DocId, Heads, Origin, PeerId};
+pub use peat_proto::{self as proto, DocId, Heads, Origin, PeerId, SyncOutcome, Which};
 pub use pending::Pending;
 pub use rules::Rules;
 pub use subscription::{Change, Subscription};
+pub use sync::Synced;
 pub use ticket::{BadTicket, Ticket};
 
 /// The README's example, compiled as a doc test.

@@ -5,18 +5,19 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use automerge::transaction::Transaction;
 use automerge::{Automerge, AutomergeError};
 use ed25519_dalek::SigningKey;
 use peat_proto::store::{Entry, StoreFault};
-use peat_proto::{self as proto, Boot, Config, DocId, Heads, Invitation, Listing, Marker, PeerId, Stats, Wire};
+use peat_proto::{self as proto, Boot, Config, DocId, Heads, Invitation, Listing, Marker, PeerId, Stats, Which, Wire};
 use serde_json::Value;
 
 use crate::address::AddressBook;
 use crate::dir::{self, Dir};
 use crate::driver::{Clock, Closing, Driver, State};
-use crate::error::{DeleteError, LevelError, OpenError, ReadError, RulesError, WriteError};
+use crate::error::{DeleteError, LevelError, OpenError, ReadError, RulesError, SyncError, WriteError};
 use crate::inbox::{Inbox, Message, inbox};
 use crate::json;
 use crate::pending::{Pending, Permits, Reply, pending};
@@ -26,6 +27,7 @@ use crate::store::Store;
 use crate::store::memory::MemoryStore;
 use crate::store::thread::StoreThread;
 use crate::subscription::{Subscription, subscription};
+use crate::sync::Synced;
 use crate::ticket::Ticket;
 use crate::transport::{Hub, Port};
 use crate::workers::Workers;
@@ -310,6 +312,21 @@ impl Node {
         let peer = *peer;
         self.0.hub.inbox.send(Message::Level { peer, reply });
         answer
+    }
+
+    /// Compares documents with a peer, or with all that are connected or wanted, now: whatever they are believed to have is
+    /// forgotten, and no cooldown holds a document back. The answer has one entry for each document and peer; it comes when
+    /// all have an outcome, and after `within` at the latest.
+    ///
+    /// What else limits a connection still does, so many documents take their time.
+    pub fn sync_now(
+        &self,
+        which: Which,
+        peer: Option<&PeerId>,
+        within: Duration,
+    ) -> Pending<Result<Vec<Synced>, SyncError>> {
+        let peer = peer.copied();
+        self.ask(|| Err(SyncError::Closed), |answer| Message::SyncNow { which, peer, within, answer })
     }
 
     /// This node's ticket: its id, the addresses of its transports, its invitation.

@@ -10,7 +10,10 @@ use automerge::transaction::Transactable;
 use automerge::{AutomergeError, ROOT, ReadDoc};
 use common::Network;
 use peat_node::proto::{CloseCode, Listing};
-use peat_node::{Change, DocId, Heads, LevelError, Node, Options, Origin, ReadError, Subscription, WriteError};
+use peat_node::{
+    Change, DocId, Heads, LevelError, Node, Options, Origin, PeerId, ReadError, Subscription, SyncError, SyncOutcome,
+    Synced, Which, WriteError,
+};
 use serde_json::{Value, json};
 
 /// Far longer than anything here takes; reached only by a fault.
@@ -381,4 +384,26 @@ fn importing_what_is_still_being_written_is_answered() {
     thread::spawn(move || done.send(imports.into_iter().map(|import| import.wait()).collect::<Vec<_>>()));
     let answers = waited.recv_timeout(LONG).expect("every import is answered");
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+}
+
+#[test]
+fn a_request_to_synchronise_is_answered_for_every_document_and_peer() {
+    let (_network, a, b) = pair();
+    put(&a, "notes:1", json!({"n": 1}));
+    put(&b, "tracks:2", json!({"n": 2}));
+    await_equal(&a, &b);
+    let equal = |name: &str| Synced { peer: b.id(), doc: doc(name), outcome: SyncOutcome::Equal };
+    let mut all = a.sync_now(Which::Prefix(String::new()), None, LONG).wait().expect("taken");
+    all.sort_by(|a, b| a.doc.cmp(&b.doc));
+    assert_eq!(all, [equal("notes:1"), equal("tracks:2")]);
+    let named = Which::Documents(vec![doc("notes:1"), doc("notes:none")]);
+    let named = a.sync_now(named, Some(&b.id()), LONG).wait().expect("taken");
+    let mut outcomes: Vec<_> = named.into_iter().map(|synced| synced.outcome).collect();
+    outcomes.sort();
+    assert_eq!(outcomes, [SyncOutcome::Equal, SyncOutcome::Unknown]);
+    let nobody = PeerId([7; 32]);
+    let nobody = a.sync_now(Which::Prefix("notes:".to_owned()), Some(&nobody), LONG).wait().expect("taken");
+    assert!(matches!(&*nobody, [Synced { outcome: SyncOutcome::Unreachable, .. }]), "{nobody:?}");
+    a.close().wait().expect("closes");
+    assert_eq!(a.sync_now(Which::Prefix(String::new()), None, LONG).wait(), Err(SyncError::Closed));
 }

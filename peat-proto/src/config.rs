@@ -60,6 +60,9 @@ pub struct Config {
     /// Documents that differ from one peer and are followed one by one, per connection. Default 4,096, of about 300 B
     /// each. Those beyond it are found again by the next inventory.
     pub max_exchanges: usize,
+    /// Requests to compare documents now that may be under way. Default 16; each keeps at most 256 documents per peer in
+    /// mind.
+    pub max_syncs: usize,
     /// Most connections. Default 256; the oldest that is not admitted gives way.
     pub max_connections: usize,
     /// Streams of one connection with a partial frame. Default 16: six lanes, and room for their successors.
@@ -193,6 +196,7 @@ impl Default for Config {
             frame_deadline: Duration::from_secs(30),
             hello_deadline: Duration::from_secs(10),
             max_exchanges: 4096,
+            max_syncs: 16,
             max_connections: 256,
             max_streams: 16,
             retry_min: Duration::from_secs(1),

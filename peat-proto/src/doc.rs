@@ -1,6 +1,7 @@
 //! All documents: the index of every known one, the cache of loaded ones, and what is on its way to the store.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 
 use automerge::{ActorId, Automerge};
 
@@ -213,14 +214,17 @@ impl Docs {
 
     /// The documents of one class behind a name, in order.
     pub(crate) fn after(&self, class: Class, behind: Option<&DocId>) -> impl Iterator<Item = (&DocId, &Document)> {
-        use std::ops::Bound;
         let from = behind.map_or(Bound::Unbounded, Bound::Excluded);
         self.classes[class.index()].range::<DocId, _>((from, Bound::Unbounded))
     }
 
+    /// The documents of one class from a name on, in order.
+    pub(crate) fn range(&self, class: Class, from: Bound<&str>) -> impl Iterator<Item = (&DocId, &Document)> {
+        self.classes[class.index()].range::<str, _>((from, Bound::Unbounded))
+    }
+
     /// Whatever is known under names that start with `prefix`, class by class.
     pub(crate) fn with_prefix<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a DocId, &'a Document)> {
-        use std::ops::Bound;
         self.classes.iter().flat_map(move |class| {
             class
                 .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))

@@ -9,6 +9,7 @@ use crate::id::{ConnId, DocId, EditId, Invitation, PeerId, StreamId};
 use crate::job::{Done, Job};
 use crate::policy::kin::Family;
 use crate::policy::{Class, Table};
+use crate::request::{SyncId, SyncOutcome, SyncRequest};
 use crate::store::{StoreCommand, StoreFault, Stored};
 
 /// Everything that can happen to a node. Exhaustive on purpose: a new input must be thought about by every driver.
@@ -105,6 +106,8 @@ pub enum Input {
         /// Whom.
         peer: PeerId,
     },
+    /// Compares documents with peers now; each outcome comes as [`Event::Synced`], and then [`Event::SyncEnded`].
+    SyncNow(SyncRequest),
     /// Puts another policy in the place of the one before. Costs time in proportion to the number of documents.
     Policy(Box<Table>),
     /// Puts another place in the hierarchy in the place of the one before.
@@ -436,6 +439,28 @@ pub enum Event {
         doc: DocId,
         /// Why.
         reason: Refusal,
+    },
+    /// What an [`Input::SyncNow`] came to for one document and peer.
+    Synced {
+        /// Which request.
+        sync: SyncId,
+        /// With whom.
+        peer: PeerId,
+        /// Which document.
+        doc: DocId,
+        /// How the two stand.
+        outcome: SyncOutcome,
+    },
+    /// Every document of an [`Input::SyncNow`] has had its outcome.
+    SyncEnded {
+        /// Which request.
+        sync: SyncId,
+    },
+    /// Nothing was done about an [`Input::SyncNow`]: [`Config::max_syncs`](crate::Config::max_syncs) are under way, or one
+    /// of the same name.
+    SyncRefused {
+        /// Which request.
+        sync: SyncId,
     },
     /// The store failed to load this document or holds it damaged; it is left alone until the load succeeds.
     Quarantined {

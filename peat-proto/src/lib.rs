@@ -25,6 +25,7 @@ mod marker;
 mod node;
 mod peer;
 pub mod policy;
+mod request;
 mod rng;
 mod stats;
 pub mod store;
@@ -42,6 +43,7 @@ pub use io::{CloseCode, Event, Input, Lane, Link, Origin, Output, Refusal, Role,
 pub use job::{Done, Job};
 pub use marker::{Marker, Spread, Text};
 pub use node::{Listing, Node, Reason};
+pub use request::{SyncId, SyncOutcome, SyncRequest, Which};
 pub use rng::Rng;
 pub use stats::{LegacyPeer, LegacyStats, PeerStats, Stats, Traffic};
 pub use sync::reconcile;

@@ -27,10 +27,12 @@ mod legacy;
 mod receive;
 mod rules;
 mod send;
+mod sync_now;
 mod talk;
 mod tick;
 
 use legacy::LegacyPeers;
+use sync_now::Requests;
 pub use tick::Reason;
 
 /// A node of the mesh, as a pure state machine.
@@ -61,6 +63,7 @@ pub struct Node {
     conns: BTreeMap<ConnId, Conn>,
     legacy: LegacyPeers,
     wanted: Wanted,
+    requests: Requests,
     /// Peers that were let in by invitation or because they were wanted, and are remembered in the store.
     admitted: BTreeSet<PeerId>,
     /// Whether deadlines have been looked at since the last input.
@@ -133,6 +136,7 @@ impl Node {
         Self {
             caps: Caps::new(&config),
             stranger_caps: Caps { delta: 0, snapshot: 0, batch: 0, ..Caps::new(&config) },
+            requests: Requests::default(),
             wanted: Wanted::new(config.dial_min, config.dial_max),
             config,
             local,
@@ -179,6 +183,7 @@ impl Node {
             Input::Unwant { peer } => self.wanted.unwant(&peer),
             Input::DialFailed { peer } => self.wanted.failed(&peer, self.now.mono, &mut self.rng),
             Input::Forget { peer } => self.forget(peer),
+            Input::SyncNow(request) => self.sync_now(request),
             Input::Policy(table) => self.set_policy(*table),
             Input::Family(family) => self.set_family(family),
             Input::Timeout => {}
@@ -203,6 +208,9 @@ impl Node {
             }
             if let Some(batch) = self.docs.flush(self.now.mono) {
                 return Some(Output::Store(StoreCommand::Write(batch)));
+            }
+            if self.pursue_requests() {
+                continue;
             }
             if let Some(frame) = self.next_frame() {
                 return Some(frame);
@@ -319,6 +327,7 @@ impl Node {
         self.now = Now { mono: now.mono.max(self.now.mono), unix_ms: now.unix_ms };
         self.docs.note_time(self.now);
         self.ticked = false;
+        self.requests.refresh();
     }
 
     /// Passes on what happened to documents.

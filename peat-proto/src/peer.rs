@@ -6,4 +6,5 @@ pub(crate) mod deficits;
 pub(crate) mod dial;
 pub(crate) mod legacy;
 pub(crate) mod streams;
+pub(crate) mod watch;
 pub(crate) mod window;

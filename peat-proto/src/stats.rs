@@ -64,6 +64,10 @@ pub struct Stats {
     pub evictions: u64,
     /// Things said again because no answer came.
     pub retries: u64,
+    /// Requests to compare documents now.
+    pub syncs: u64,
+    /// Of those, the ones that were refused because too many were under way.
+    pub syncs_refused: u64,
     /// What legacy peers, past ones included, have to do with.
     pub legacy: LegacyStats,
     /// Totals over all connections, past ones included.
@@ -106,6 +110,8 @@ impl Stats {
             saves,
             evictions,
             retries,
+            syncs,
+            syncs_refused,
             ref legacy,
             ref traffic,
             peers: _,
@@ -139,6 +145,8 @@ impl Stats {
             ("saves", saves),
             ("evictions", evictions),
             ("retries", retries),
+            ("syncs", syncs),
+            ("syncs_refused", syncs_refused),
         ];
         own.into_iter().chain(traffic.counters()).chain(legacy.counters()).collect()
     }

@@ -45,6 +45,8 @@ fn members_of_a_formation_sync_on_the_old_wire_in_both_dialects() {
         let second = serve(b.path(), &borrowed(&args_b));
         eventually(|| peat(b.path(), ["get", "notes:a"]).code == Some(0));
         eventually(|| peat(a.path(), ["get", "tracks:b"]).code == Some(0));
+        let compared = peat_json(b.path(), ["sync", "--peer", &first.id]).json();
+        assert_eq!(compared["counts"], json!({"equal": 2}));
         // What is deleted on one side goes on the other, softly and with a tombstone.
         peat(b.path(), ["rm", "notes:a"]).ok();
         peat(a.path(), ["rm", "tracks:b"]).ok();

@@ -183,3 +183,26 @@ fn a_mistyped_ticket_is_refused_before_anything_is_made() {
     assert_eq!(std::fs::read_dir(b.path()).expect("readable").count(), 0);
     serving.stop();
 }
+
+#[test]
+fn a_running_node_compares_with_a_connected_peer_at_once() {
+    let (a, b) = (temporary(), temporary());
+    let first = serve(a.path(), &[]);
+    first.peat(["put", "notes:x", r#"{"n":1}"#]).ok();
+    first.peat(["put", "tracks:y", r#"{"n":1}"#]).ok();
+    let nobody = "00".repeat(32);
+    assert_eq!(peat_json(b.path(), ["sync", "--peer", &nobody]).error(3)["code"], "not_serving");
+    let second = serve(b.path(), &["--join", &first.ticket]);
+    sync(b.path(), &first.ticket, &[]).json();
+    let synced = peat_json(b.path(), ["sync", "--peer", &first.id]).json();
+    assert_eq!(synced["counts"], json!({"equal": 2}));
+    assert_eq!(synced["documents"], json!([]));
+    let notes = peat_json(b.path(), ["sync", "--peer", &first.id, "notes:"]).json();
+    assert_eq!(notes["counts"], json!({"equal": 1}));
+    let away = peat_json(b.path(), ["sync", "--peer", &nobody]);
+    assert_eq!(away.error(5)["code"], "unreachable");
+    let said = String::from_utf8_lossy(&away.stdout);
+    assert!(said.contains(r#""counts":{"unreachable":2}"#), "{said}");
+    second.stop();
+    first.stop();
+}

@@ -23,6 +23,7 @@ impl Node {
         Violation::of_node(buffered <= self.config.receive_budget, "partial frames stay within their budget")?;
         let conns = self.conns.len() + self.legacy.len();
         Violation::of_node(conns <= self.config.max_connections, "connections stay within their number")?;
+        self.check_requests()?;
         self.check_legacy()?;
         self.conns.values().try_for_each(|conn| self.check_conn(conn))
     }

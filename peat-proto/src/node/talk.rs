@@ -8,6 +8,7 @@ use crate::heads::Heads;
 use crate::id::{ConnId, DocId};
 use crate::io::{Event, Refusal};
 use crate::policy::kin::sends;
+use crate::request::SyncOutcome;
 use crate::sync::exchange::Exchange;
 use crate::wire::{Delta, Summary};
 
@@ -115,6 +116,7 @@ impl Node {
         }
         let class = self.docs.class(doc);
         if let Some(conn) = self.conns.get_mut(&id) {
+            conn.watch.note(doc, SyncOutcome::Refused(reason));
             conn.end_exchange(class, doc);
             let peer = conn.peer;
             self.event(Event::Refused { peer, doc: doc.clone(), reason });

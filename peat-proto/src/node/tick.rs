@@ -27,6 +27,8 @@ pub enum Reason {
     Push(ConnId),
     /// A heartbeat to a legacy peer, or the lack of one from it.
     Pulse(ConnId),
+    /// A request to compare documents that ends, or goes on.
+    Request,
     /// A wanted peer that is to be dialled.
     Dial,
     /// A failed write that is tried again.
@@ -50,6 +52,7 @@ impl Node {
             self.docs.write_deadline().map(|time| (time, Reason::Write)),
         );
         let own = earlier(own, self.docs.age_deadline(self.now).map(|time| (time, Reason::Age)));
+        let own = earlier(own, self.requests.deadline(self.now.mono).map(|time| (time, Reason::Request)));
         let own = earlier(own, self.legacy_deadline());
         self.conns.values().fold(own, |first, conn| earlier(first, self.deadline_of(conn)))
     }

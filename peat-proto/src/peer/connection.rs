@@ -10,6 +10,7 @@ use crate::io::Link;
 use crate::peer::bits::Bits;
 use crate::peer::deficits::Deficits;
 use crate::peer::streams::Stream;
+use crate::peer::watch::Watch;
 use crate::peer::window::Window;
 use crate::policy::Class;
 use crate::policy::kin::Kin;
@@ -50,6 +51,8 @@ pub(crate) struct Conn {
     /// Deadlines of the exchanges.
     pub(crate) timers: BTreeSet<(Time, DocId)>,
     pub(crate) survey: Survey,
+    /// Documents that somebody waits for.
+    pub(crate) watch: Watch,
     pub(crate) traffic: Traffic,
 }
 
@@ -85,6 +88,7 @@ impl Conn {
             next_age: 0,
             timers: BTreeSet::new(),
             survey: Survey::new(),
+            watch: Watch::default(),
             traffic: Traffic::default(),
         }
     }
@@ -147,6 +151,7 @@ impl Conn {
     /// Forgets an exchange and everything that hangs on it.
     pub(crate) fn end_exchange(&mut self, class: Class, doc: &DocId) {
         let Some(exchange) = self.exchanges.remove(doc) else { return };
+        self.watch.end(doc);
         if let Some(age) = exchange.queued {
             self.queues[class.index()].remove(&age);
         }

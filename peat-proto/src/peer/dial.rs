@@ -38,6 +38,10 @@ impl Wanted {
         Self { peers: BTreeMap::new(), min, max }
     }
 
+    pub(crate) fn peers(&self) -> impl Iterator<Item = PeerId> {
+        self.peers.keys().copied()
+    }
+
     pub(crate) fn contains(&self, peer: &PeerId) -> bool {
         self.peers.contains_key(peer)
     }

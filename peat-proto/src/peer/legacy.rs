@@ -10,6 +10,7 @@ use crate::id::{ConnId, DocId, PeerId, StreamId};
 use crate::io::{Lane, Link};
 use crate::peer::bits::Bits;
 use crate::peer::deficits::Deficits;
+use crate::peer::watch::Watch;
 use crate::peer::window::Window;
 use crate::policy::Class;
 use crate::policy::kin::Kin;
@@ -83,6 +84,8 @@ pub(crate) struct Conn {
     pub(crate) asked: Option<Time>,
     /// The last event said that nothing is left to say.
     pub(crate) level: bool,
+    /// Documents that somebody waits for.
+    pub(crate) watch: Watch,
     pub(crate) traffic: Traffic,
 }
 
@@ -136,6 +139,7 @@ impl Conn {
             spoilt: false,
             asked: None,
             level: false,
+            watch: Watch::default(),
             traffic: Traffic::default(),
         }
     }
@@ -228,6 +232,7 @@ impl Conn {
     /// Forgets an exchange and everything that hangs on it.
     pub(crate) fn end_exchange(&mut self, class: Class, doc: &DocId) {
         let Some(exchange) = self.exchanges.remove(doc) else { return };
+        self.watch.end(doc);
         if let Some(age) = exchange.queued {
             self.answers[class.index()].remove(&age);
             self.pushes[class.index()].remove(&age);

@@ -6,6 +6,7 @@ mod deletion;
 mod documents;
 mod fielded;
 mod proof;
+mod requests;
 mod streams;
 
 use std::time::Duration;

@@ -11,6 +11,7 @@ use crate::node::Node;
 use crate::peer::legacy::Stage;
 use crate::policy::kin::{spreads, takes};
 use crate::policy::{Deletion, Policy};
+use crate::request::SyncOutcome;
 use crate::sync::legacy::{Exchange, Terms};
 use crate::wire::v0::{Delta, Tombstone, heads_of};
 
@@ -137,11 +138,13 @@ impl Node {
             return;
         }
         conn.orphans.remove(doc);
+        conn.watch.note(doc, SyncOutcome::Refused(reason));
         match conn.exchanges.get_mut(doc) {
             // A peer that does not know of the deletion is told, and one that may not write hears what there is.
             Some(_) if matches!(reason, Refusal::Deleted | Refusal::NotAllowed) => conn.enqueue(class, doc),
             Some(exchange) => {
                 exchange.give_up(&ours);
+                conn.watch.end(doc);
                 conn.set_timer(doc, self.now.mono + super::tick::PARKED);
             }
             None => {}
@@ -251,12 +254,13 @@ impl Node {
             && let Some(exchange) = conn.exchanges.get_mut(doc)
         {
             exchange.give_up(&ours);
+            conn.watch.end(doc);
             conn.set_timer(doc, later);
         }
     }
 
     /// What may pass between this node and a peer of a document.
-    pub(super) fn legacy_terms(&self, id: ConnId, doc: &DocId) -> Terms {
+    pub(in crate::node) fn legacy_terms(&self, id: ConnId, doc: &DocId) -> Terms {
         let policy = self.docs.policy().of(doc);
         let kin = self.legacy.conns.get(&id).and_then(|conn| conn.kin);
         let marker = self.docs.get(doc).and_then(crate::doc::document::Document::marker);

@@ -11,6 +11,7 @@ use crate::io::{Lane, Output};
 use crate::node::Node;
 use crate::peer::legacy::{Push, Stage};
 use crate::policy::Class;
+use crate::request::SyncOutcome;
 use crate::sync::legacy::{Exchange, Message, Step};
 use crate::wire::v0::{Batch, BatchBuilder, Body, Entry, Tombstone, TombstoneBatchBuilder};
 
@@ -203,7 +204,10 @@ impl Node {
                 match (&message, slot) {
                     (Message::Delta(_), Some(slot)) => conn.assurances.note(slot, self.now.mono),
                     (Message::Delta(_), None) => {}
-                    (Message::Snapshot(_) | Message::Tombstone(_), _) => conn.note_unsure(class, doc),
+                    (Message::Snapshot(_) | Message::Tombstone(_), _) => {
+                        conn.watch.note(doc, SyncOutcome::Sent);
+                        conn.note_unsure(class, doc);
+                    }
                 }
                 self.legacy_settle(id, class, doc);
                 self.docs.touch(doc);
@@ -222,6 +226,7 @@ impl Node {
             Step::Wait => None,
             Step::Park => {
                 self.stats.legacy.parked += 1;
+                conn.watch.end(doc);
                 conn.set_timer(doc, self.now.mono + super::tick::PARKED);
                 None
             }

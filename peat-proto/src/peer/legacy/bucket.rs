@@ -60,6 +60,13 @@ impl Cooldown {
         self.ends.insert((until, slot));
     }
 
+    /// The document may be pushed at once.
+    pub(crate) fn lift(&mut self, slot: u32) {
+        if let Some(end) = self.until.remove(&slot) {
+            self.ends.remove(&(end, slot));
+        }
+    }
+
     /// When the document may be pushed again, if it may not now.
     pub(crate) fn until(&mut self, slot: u32, now: Time) -> Option<Time> {
         while let Some((end, slot)) = self.ends.first().copied().filter(|(end, _)| *end <= now) {
