@@ -29,7 +29,7 @@ sim seed="42" *args:
 
 # The volume run: many seeds on all cores
 sim-volume count="100000" *args:
-    cargo run --release -p peat-tests --bin sim -- --nodes 3 --docs 10 --steps 400 --count {{ count }} {{ args }}
+    cargo run --release -p peat-tests --bin sim -- --nodes 3 --docs 10 --steps 200 --count {{ count }} {{ args }}
 
 # 200 rounds of killing a serving node while it is written to; `PEAT_SEED` chooses the moments
 crash-volume rounds="200":

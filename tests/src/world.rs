@@ -81,6 +81,8 @@ pub struct Totals {
     pub bytes: u64,
     /// Frames with changes or a snapshot.
     pub data: u64,
+    /// Frames on the control lane: greetings and comparisons of whole sets.
+    pub control: u64,
     /// Local edits that changed something.
     pub edits: u64,
 }
@@ -350,6 +352,7 @@ impl Totals {
             bytes: self.bytes + stats.traffic.bytes_sent,
             data: self.data + stats.traffic.data_sent,
             edits: self.edits + stats.edits,
+            ..self
         }
     }
 }

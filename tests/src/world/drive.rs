@@ -151,6 +151,7 @@ impl World {
             Output::Send { conn, lane, frame } => {
                 self.trace.note(now, conn.0, 20 + lane.index() as u8, &frame);
                 self.check_frame(member, conn, lane, &frame);
+                self.past.control += u64::from(lane == Lane::Control);
                 self.transmit(conn, lane, frame);
             }
         }
