@@ -212,6 +212,17 @@ impl Serve {
     }
 }
 
+/// A test that fails shows what its nodes had to say.
+impl Drop for Serve {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let _ = self.child.0.kill();
+            let stderr = self.stderr.recv_timeout(LIMIT).unwrap_or_default();
+            eprintln!("peat serve in {}:\n{}", self.dir.display(), String::from_utf8_lossy(&stderr));
+        }
+    }
+}
+
 /// Asks again and again until it holds, or fails the test at the usual limit.
 #[track_caller]
 pub(crate) fn eventually(holds: impl Fn() -> bool) {
