@@ -65,6 +65,8 @@ pub(crate) struct Exchange {
     pub(crate) initiates: bool,
     /// Our heads moved since the exchange began.
     changed: bool,
+    /// Hops that the last batch with news of this may still travel from here.
+    pub(crate) came: Option<u8>,
     /// Hops that the batch may still travel that we pass this on for.
     pub(crate) hops: Option<u8>,
 }

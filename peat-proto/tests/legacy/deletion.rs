@@ -160,3 +160,15 @@ fn route_2_batches_are_numbered_by_boot_and_what_is_passed_on_has_one_hop_less()
         stage.sent.clear();
     }
 }
+
+#[test]
+fn the_answer_to_what_came_in_a_batch_goes_to_its_sender_as_any_other() {
+    let (mut stage, mut peer) = (Stage::serving(), Fielded::default());
+    peer.put("notes:1", "x", 1);
+    let opening = decode(&peer.poll("notes:1").expect("news"));
+    let mut batch = BatchBuilder::new(77, 1, 5, 4096);
+    assert!(batch.push(&Entry::Document { doc: doc("notes:1"), body: Body::Delta(opening.payload) }));
+    stage.feed(&batch.frame());
+    let frames = stage.take_frames();
+    assert!(matches!(&*frames, [frame] if frame.kind == MessageType::Delta), "{frames:?}");
+}

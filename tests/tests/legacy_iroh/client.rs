@@ -7,7 +7,7 @@ use std::time::Duration;
 use iroh::endpoint::{Connection, RecvStream, presets};
 use iroh::{Endpoint, EndpointAddr, SecretKey};
 use peat_proto::Role;
-use peat_tests::legacy::{Dialect, Field, Formation, Frame, Handshake, Library, Outcome, kind, read_heartbeat};
+use peat_tests::legacy::{Batch, Dialect, Field, Formation, Frame, Handshake, Library, Outcome, kind, read_heartbeat};
 use tokio::sync::mpsc;
 
 pub(crate) const ALPN: &[u8] = b"cap/automerge/1";
@@ -130,10 +130,10 @@ impl Client {
     }
 
     async fn take<L: Library>(&self, mine: &mut Replica<L>, heard: &Heard) {
-        if let Heard::Frame(frame) = heard
-            && let Some(answer) = mine.take(frame)
-        {
-            self.send(&answer).await;
+        if let Heard::Frame(frame) = heard {
+            for answer in mine.take(frame) {
+                self.send(&answer).await;
+            }
         }
     }
 }
@@ -241,23 +241,27 @@ impl<L: Library> Replica<L> {
         Some(Frame::new(kind::DELTA, key, message))
     }
 
-    /// Applies what came; the answer, if there is one.
-    fn take(&mut self, frame: &Frame) -> Option<Frame> {
+    /// Applies what came; the answers, where there are any.
+    fn take(&mut self, frame: &Frame) -> Vec<Frame> {
+        if frame.kind == kind::BATCH {
+            let batch = Batch::decode(&frame.payload, false).expect("a batch");
+            return batch.entries.iter().flat_map(|entry| self.take(entry)).collect();
+        }
         self.frames.push(frame.clone());
         match frame.kind {
             kind::DELTA => {
                 let doc = self.docs.entry(frame.key.clone()).or_insert_with(L::empty);
                 let state = self.states.entry(frame.key.clone()).or_default();
                 L::receive(doc, state, &frame.payload).expect("a sync message");
-                self.delta(&frame.key)
+                self.delta(&frame.key).into_iter().collect()
             }
             kind::SNAPSHOT => {
                 let saved = L::load(&frame.payload).expect("a document");
                 let doc = self.docs.entry(frame.key.clone()).or_insert_with(L::empty);
                 L::merge(doc, &saved).expect("it merges");
-                None
+                Vec::new()
             }
-            _ => None,
+            _ => Vec::new(),
         }
     }
 }

@@ -1,8 +1,10 @@
 //! A small client of the legacy wire over real iroh on loopback: plain streams, frames made by hand, both dialects.
 //!
-//! The scenarios are written for anybody who claims to speak that wire; here they run against the model of a fielded peer.
+//! The scenarios are written for anybody who claims to speak that wire; here they run against the model of a fielded peer,
+//! and against a Peat node.
 
 mod client;
+mod peat;
 mod scenarios;
 mod served;
 
@@ -10,6 +12,7 @@ use iroh::EndpointAddr;
 use peat_tests::legacy::{Config, Dialect, Family, Field, Formation, Member};
 
 use client::Auth;
+use peat::Peat;
 use scenarios::Subject;
 use served::Served;
 
@@ -85,6 +88,40 @@ async fn a_host_runtime_that_dials() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_without_authentication() {
     let subject = served(Family::NodeBinary, None).await;
+    scenarios::documents(&subject, &None).await;
+    scenarios::many_streams(&subject, &None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peat_node_behind_either_dialect() {
+    for dialect in [Dialect::M, Dialect::P] {
+        let auth = auth(dialect);
+        let subject = Peat::start(&auth).await;
+        scenarios::documents(&subject, &auth).await;
+        scenarios::snapshots(&subject, &auth).await;
+        scenarios::batches(&subject, &auth).await;
+        scenarios::deletion(&subject, &auth).await;
+        scenarios::bad_frames(&subject, &auth).await;
+        scenarios::heartbeats(&subject, &auth).await;
+        scenarios::strangers(&subject, dialect).await;
+        assert!(subject.counter("skipped").await >= 5, "types that nobody sends are skipped and counted");
+        assert!(subject.counter("refused").await >= 3, "what cannot be read is refused and counted");
+        assert_eq!(subject.counter("legacy_heartbeats_received").await, 120);
+        assert!(subject.counter("legacy_strangers").await >= 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peat_node_that_dials() {
+    for dialect in [Dialect::M, Dialect::P] {
+        let subject = Peat::start(&auth(dialect)).await;
+        scenarios::being_dialled(&subject, &auth(dialect)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peat_node_without_authentication() {
+    let subject = Peat::start(&None).await;
     scenarios::documents(&subject, &None).await;
     scenarios::many_streams(&subject, &None).await;
 }

@@ -42,7 +42,7 @@ impl Node {
             return;
         };
         let may_answer = exchange.heard(&delta, &ours);
-        exchange.hops = hops.or(exchange.hops);
+        exchange.came = hops.or(exchange.came);
         conn.trim_timer(doc);
         if delta.changes.is_empty() {
             if may_answer {
@@ -79,7 +79,7 @@ impl Node {
         }
         let docs = &self.docs;
         if let Some(exchange) = conn.exchange(doc, |doc| docs.class(doc), most, Exchange::unknown) {
-            exchange.hops = hops.or(exchange.hops);
+            exchange.came = hops.or(exchange.came);
         }
         let source = Source::Peer(id, conn.peer);
         let allowed = self.legacy_may_write(id, &policy);
@@ -183,7 +183,7 @@ impl Node {
         let policy = self.docs.policy().of(doc);
         let Some(document) = self.docs.get(doc) else { return };
         let (slot, marker) = (document.slot, document.marker().cloned());
-        let hops = sources.iter().filter_map(|id| self.legacy.conns.get(id)?.exchanges.get(doc)?.hops).min();
+        let hops = sources.iter().filter_map(|id| self.legacy.conns.get(id)?.exchanges.get(doc)?.came).min();
         let (most, now) = (self.config.max_exchanges, self.now.mono);
         let docs = &self.docs;
         for conn in self.legacy.conns.values_mut().filter(|conn| conn.is_serving()) {
