@@ -97,6 +97,12 @@ impl Decoder {
         if full || self.is_hopeless() { Progress::Failed } else { Progress::More }
     }
 
+    /// Cells that it takes in at most.
+    #[must_use]
+    pub fn limit(&self) -> u32 {
+        self.ours.len()
+    }
+
     /// Cells taken in.
     #[must_use]
     pub fn len(&self) -> u32 {

@@ -18,7 +18,13 @@ impl Frozen {
     /// too short for that.
     #[must_use]
     pub fn of<'a, V: 'a>(sets: impl IntoIterator<Item = &'a mut SymbolSet<V>>, symbols: u64) -> Self {
-        let cells = Self::cells_for(symbols);
+        Self::with_cells(sets, Self::cells_for(symbols))
+    }
+
+    /// Freezes the first `cells` cells, at most [`MAX_CELLS`].
+    #[must_use]
+    pub fn with_cells<'a, V: 'a>(sets: impl IntoIterator<Item = &'a mut SymbolSet<V>>, cells: u32) -> Self {
+        let cells = cells.min(MAX_CELLS);
         let mut frozen = Self { parts: Vec::new(), symbols: 0, cells };
         for set in sets {
             frozen.symbols += set.len();

@@ -149,7 +149,7 @@ impl<V> SymbolSet<V> {
     }
 
     /// The cells as they are now; at least `cells` of them.
-    pub(super) fn freeze(&mut self, cells: u32) -> Arc<Vec<Cell>> {
+    pub(crate) fn freeze(&mut self, cells: u32) -> Arc<Vec<Cell>> {
         self.widen(cells);
         self.sketch.freeze()
     }
