@@ -12,6 +12,7 @@ use crate::io::{Event, Refusal};
 use crate::job::Job;
 use crate::marker::Marker;
 use crate::policy::{Class, Table};
+use crate::reconcile::SetKey;
 use crate::stats::Stats;
 use crate::store::{Kind, Record};
 
@@ -19,20 +20,20 @@ mod arrive;
 mod bury;
 mod cache;
 mod check;
-mod digest;
 pub(crate) mod document;
 mod edit;
 pub(crate) mod history;
 mod lifetime;
 mod load;
 mod persist;
+pub(crate) mod scopes;
 
 use cache::{Cache, Verdict};
-use digest::SetDigest;
 use document::{Document, Live, Offer, Phase};
 use history::Incoming;
 use lifetime::Calendar;
 use persist::Writer;
+use scopes::{Scope, ScopeMask, Scopes};
 
 /// Documents that may be on their way into memory at once, parsing included: 64 of 64 KiB are 4 MiB.
 const MAX_LOADS: usize = 64;
@@ -115,7 +116,7 @@ pub(crate) struct Docs {
     calendar: Calendar,
     /// Unix milliseconds, as of the last call that took the time.
     now_ms: u64,
-    digest: SetDigest,
+    pub(crate) scopes: Scopes,
     attention: BTreeMap<DocId, Attention>,
     /// Documents with an inbox whose content is in memory.
     ready: BTreeSet<DocId>,
@@ -151,7 +152,7 @@ impl Docs {
             lamport: 0,
             calendar: Calendar::default(),
             now_ms: 0,
-            digest: SetDigest::default(),
+            scopes: Scopes::new(SetKey::public()),
             attention: BTreeMap::new(),
             ready: BTreeSet::new(),
             loads: BTreeMap::new(),
@@ -179,7 +180,7 @@ impl Docs {
             }
             None => self.existing += 1,
         }
-        self.digest.insert(&doc, document.offer());
+        self.scopes.insert(&self.policy, &doc, document.offer());
         self.classes[self.class(&doc).index()].insert(doc.clone(), document);
         self.note_fate(&doc);
     }
@@ -190,6 +191,10 @@ impl Docs {
 
     /// Goes over to another policy.
     pub(crate) fn set_policy(&mut self, policy: Table) {
+        let same = Scope::ALL.iter().all(|scope| scope.id(&self.policy) == scope.id(&policy));
+        if !same || !self.scopes.is_complete() {
+            self.scopes.restart();
+        }
         self.policy = policy;
         self.calendar = Calendar::default();
         let all: Vec<_> = self.classes.iter_mut().flat_map(std::mem::take).collect();
@@ -233,7 +238,7 @@ impl Docs {
     }
 
     pub(crate) fn digest(&self) -> [u8; 32] {
-        self.digest.to_bytes()
+        self.scopes.sum(ScopeMask::ALL).digest.to_bytes()
     }
 
     /// How many documents exist.

@@ -149,9 +149,9 @@ impl Docs {
                 let more = bytes.len().saturating_sub(counted);
                 unsaved.received += more;
                 self.received += more;
-                self.digest.remove(&doc, document.offer());
+                self.scopes.remove(&self.policy, &doc, document.offer());
                 document.offered = before.advanced(free.iter().map(|(hash, deps)| (*hash, deps.as_slice())));
-                self.digest.insert(&doc, document.offer());
+                self.scopes.insert(&self.policy, &doc, document.offer());
             }
             if let Some(unsaved) = &mut document.unsaved {
                 self.writer.enqueue(&doc, unsaved);

@@ -101,7 +101,7 @@ impl Docs {
         self.existing -= u64::from(existed);
         self.markers += u64::from(!was_marked);
         let before = document.offered.clone();
-        self.digest.remove(doc, document.offer());
+        self.scopes.remove(&self.policy, doc, document.offer());
         document.kind = Kind::Marker(Box::new(marker));
         document.facts = crate::store::Facts::default();
         let phase = std::mem::replace(&mut document.phase, Phase::Buried);
@@ -116,7 +116,7 @@ impl Docs {
         } else {
             (document.offered, document.lapsed) = (Heads::NONE, false);
         }
-        self.digest.insert(doc, document.offer());
+        self.scopes.insert(&self.policy, doc, document.offer());
         if let Phase::Live(live) = phase {
             self.cache.remove(&live);
         }
@@ -137,9 +137,9 @@ impl Docs {
             return;
         }
         // Until now the heads were offered.
-        self.digest.remove(doc, Offer::of(&document.offered));
+        self.scopes.remove(&self.policy, doc, Offer::of(&document.offered));
         let before = std::mem::take(&mut document.offered);
-        self.digest.insert(doc, document.offer());
+        self.scopes.insert(&self.policy, doc, document.offer());
         self.effects.push_back(Effect::Moved { doc: doc.clone(), before, sources: Vec::new() });
     }
 

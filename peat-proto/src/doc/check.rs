@@ -1,7 +1,8 @@
 //! The invariants of the index, the cache and what is on its way to the store.
 
+use super::Docs;
 use super::document::{Document, Phase};
-use super::{Docs, SetDigest};
+use super::scopes::{Scope, ScopeMask, Sum};
 use crate::check::Violation;
 use crate::heads::Heads;
 use crate::id::{ConnId, DocId};
@@ -11,17 +12,23 @@ impl Docs {
     pub(crate) fn check(&self) -> Result<(), Violation> {
         Violation::of_node(self.effects.is_empty() && self.ready.is_empty(), "a drained node has no work left")?;
         let (mut existing, mut markers, mut live, mut slots) = (0, 0, 0, Vec::new());
-        let mut digest = SetDigest::default();
+        let mut sums = [Sum::default(); 4];
         for (doc, document) in self.classes.iter().flatten() {
             self.check_document(doc, document)?;
-            digest.insert(doc, document.offer());
+            if let Some((scope, item)) = self.scopes.item(&self.policy, doc, document.offer()) {
+                let sum = &mut sums[scope.direction() as usize];
+                *sum = sum.plus(Sum { count: 1, digest: item.digest() });
+                let found = self.scopes.find(ScopeMask::of(scope), &item.symbol) == Some(doc);
+                Violation::of_doc(found || !self.scopes.is_complete(), "what is offered is in its scope", doc)?;
+            }
             existing += u64::from(document.exists());
             markers += u64::from(document.marker().is_some());
             live += usize::from(document.live().is_some());
             slots.push(document.slot);
         }
         Violation::of_node(self.writer.is_distinct(), "no document waits twice to be written")?;
-        Violation::of_node(digest == self.digest, "the digest follows the documents")?;
+        let follow = Scope::ALL.iter().zip(sums).all(|(scope, sum)| self.scopes.sum(ScopeMask::of(*scope)) == sum);
+        Violation::of_node(follow || !self.scopes.is_complete(), "the scopes follow the documents")?;
         Violation::of_node(existing == self.existing, "existing documents are counted")?;
         Violation::of_node(markers == self.markers, "markers are counted")?;
         Violation::of_node(live == self.cache.len(), "the cache knows every loaded document")?;

@@ -109,7 +109,7 @@ impl Docs {
         let class = self.class(doc).index();
         if let Some(document) = self.classes[class].get(doc) {
             self.existing += u64::from(document.exists());
-            self.digest.insert(doc, document.offer());
+            self.scopes.insert(&self.policy, doc, document.offer());
         }
     }
 
@@ -167,7 +167,7 @@ impl Docs {
     fn lapse(&mut self, doc: &DocId) {
         let class = self.class(doc).index();
         let Some(document) = self.classes[class].get_mut(doc) else { return };
-        self.digest.remove(doc, document.offer());
+        self.scopes.remove(&self.policy, doc, document.offer());
         self.existing -= u64::from(document.exists());
         document.lapsed = true;
         self.stats.lapsed += 1;

@@ -299,9 +299,9 @@ impl Docs {
         }
         if !freed.is_empty() {
             let before = document.offered.clone();
-            self.digest.remove(&doc, document.offer());
+            self.scopes.remove(&self.policy, &doc, document.offer());
             document.offered = before.advanced(freed.iter().map(|change| (change.hash, change.deps.as_slice())));
-            self.digest.insert(&doc, document.offer());
+            self.scopes.insert(&self.policy, &doc, document.offer());
             self.effects.push_back(Effect::Moved { doc: doc.clone(), before, sources: Vec::new() });
         }
         if let Some(edit) = edit {

@@ -24,6 +24,14 @@ pub struct Item {
 }
 
 impl Item {
+    /// What it adds to the digest of a set.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+}
+
+impl Item {
     /// The element for a document in this incarnation and state.
     #[must_use]
     pub fn new(key: &SetKey, doc: &DocId, incarnation: u64, state: State<'_>) -> Self {

@@ -27,7 +27,9 @@ impl Digest {
         self.each(other, u64::wrapping_add)
     }
 
-    fn minus(self, other: Self) -> Self {
+    /// The digest of what is left without a part of it.
+    #[must_use]
+    pub fn minus(self, other: Self) -> Self {
         self.each(other, u64::wrapping_sub)
     }
 

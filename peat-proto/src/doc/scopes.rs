@@ -1,0 +1,311 @@
+//! What is offered, by where it may go: what two nodes compare.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use super::Docs;
+use super::document::Offer;
+use crate::id::DocId;
+use crate::marker::{Marker, Spread};
+use crate::policy::{Class, Direction, Table};
+use crate::reconcile::{Digest, Frozen, Item, SetKey, State, Symbol, SymbolSet};
+
+/// Documents and markers that go the same way in a hierarchy. There is one scope for each direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Scope(Direction);
+
+/// Some of the scopes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct ScopeMask(u8);
+
+/// The elements of some scopes in brief.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Sum {
+    pub(crate) count: u64,
+    pub(crate) digest: Digest,
+}
+
+/// A set of symbols for each scope. It follows every change of what is offered in constant time.
+#[derive(Debug)]
+pub(crate) struct Scopes {
+    key: SetKey,
+    sets: [SymbolSet<DocId>; 4],
+    progress: Progress,
+}
+
+/// How much of the index the sets hold: all of it, or, while they are made anew, what was come to so far.
+#[derive(Debug, PartialEq, Eq)]
+enum Progress {
+    Complete,
+    /// Up to this document, in the order of classes and names.
+    UpTo(Option<(Class, DocId)>),
+}
+
+impl Scope {
+    pub(crate) const ALL: [Self; 4] =
+        [Self(Direction::Upward), Self(Direction::Downward), Self(Direction::Lateral), Self(Direction::Broadcast)];
+
+    pub(crate) fn direction(self) -> Direction {
+        self.0
+    }
+
+    /// Where a document of a collection belongs.
+    pub(crate) fn of_document(direction: Direction) -> Self {
+        Self(direction)
+    }
+
+    /// Where a marker belongs: a deletion may travel another way than the collection does.
+    pub(crate) fn of_marker(marker: &Marker, direction: Direction) -> Self {
+        match marker.spread {
+            Spread::Bidirectional => Self(direction),
+            Spread::Upward => Self(Direction::Upward),
+            Spread::Downward => Self(Direction::Downward),
+            Spread::SystemWide => Self(Direction::Broadcast),
+        }
+    }
+
+    /// Names the scope on the wire: equal for two nodes whose tables send the same collections this way.
+    pub(crate) fn id(self, table: &Table) -> [u8; 8] {
+        let mut hasher = blake3::Hasher::new_derive_key("peat 2026 scope v1");
+        let otherwise = table.otherwise().direction == self.0;
+        hasher.update(&[self.0 as u8, u8::from(otherwise)]);
+        // If all others go this way, those that do not say it; else those that do.
+        let named: BTreeMap<String, bool> =
+            table.rows().map(|(name, policy)| (name.replace('-', "_"), policy.direction == self.0)).collect();
+        for (name, _) in named.iter().filter(|(_, goes)| **goes != otherwise) {
+            hasher.update(&(name.len() as u64).to_be_bytes()).update(name.as_bytes());
+        }
+        let mut id = [0; 8];
+        hasher.finalize_xof().fill(&mut id);
+        id
+    }
+
+    fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl ScopeMask {
+    pub(crate) const ALL: Self = Self(0b1111);
+
+    pub(crate) fn insert(&mut self, scope: Scope) {
+        self.0 |= 1 << scope.index();
+    }
+
+    pub(crate) fn contains(self, scope: Scope) -> bool {
+        self.0 & (1 << scope.index()) != 0
+    }
+
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(crate) fn of(scope: Scope) -> Self {
+        Self(1 << scope.index())
+    }
+
+    fn scopes(self) -> impl Iterator<Item = Scope> {
+        Scope::ALL.into_iter().filter(move |scope| self.contains(*scope))
+    }
+}
+
+impl Sum {
+    /// Without what is left out.
+    pub(crate) fn minus(self, other: Self) -> Self {
+        Self { count: self.count.saturating_sub(other.count), digest: self.digest.minus(other.digest) }
+    }
+
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self { count: self.count + other.count, digest: self.digest.plus(other.digest) }
+    }
+}
+
+impl Scopes {
+    pub(crate) fn new(key: SetKey) -> Self {
+        Self { key, sets: Default::default(), progress: Progress::Complete }
+    }
+
+    /// Whether the sets hold all that is offered. Nothing can be compared while they do not.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.progress == Progress::Complete
+    }
+
+    /// Begins anew, under another table; [`Docs::rebuild`] goes on from there.
+    pub(super) fn restart(&mut self) {
+        self.sets = Default::default();
+        self.progress = Progress::UpTo(None);
+    }
+
+    /// Names the key of the symbols.
+    pub(crate) fn key_id(&self) -> [u8; 8] {
+        self.key.id()
+    }
+
+    /// Counts what is offered of a document from now on.
+    pub(super) fn insert(&mut self, table: &Table, doc: &DocId, offer: Offer<'_>) {
+        if self.has_come_to(table, doc)
+            && let Some((scope, item)) = self.item(table, doc, offer)
+        {
+            self.sets[scope.index()].insert(&item, doc.clone());
+        }
+    }
+
+    /// Counts it no more.
+    pub(super) fn remove(&mut self, table: &Table, doc: &DocId, offer: Offer<'_>) {
+        if self.has_come_to(table, doc)
+            && let Some((scope, item)) = self.item(table, doc, offer)
+        {
+            self.sets[scope.index()].remove(&item);
+        }
+    }
+
+    fn has_come_to(&self, table: &Table, doc: &DocId) -> bool {
+        match &self.progress {
+            Progress::Complete => true,
+            Progress::UpTo(None) => false,
+            Progress::UpTo(Some((class, last))) => (table.of(doc).class, doc) <= (*class, last),
+        }
+    }
+
+    /// The element that an offer is, and its scope; none for what is not offered.
+    pub(crate) fn item(&self, table: &Table, doc: &DocId, offer: Offer<'_>) -> Option<(Scope, Item)> {
+        let direction = table.of(doc).direction;
+        match offer {
+            Offer::Nothing => None,
+            Offer::Heads(heads) => {
+                Some((Scope::of_document(direction), Item::new(&self.key, doc, 0, State::Heads(heads))))
+            }
+            Offer::Marker(marker) => {
+                let item = Item::new(&self.key, doc, marker.incarnation, State::Marker(&marker.encode()));
+                Some((Scope::of_marker(marker, direction), item))
+            }
+        }
+    }
+
+    pub(crate) fn sum(&self, mask: ScopeMask) -> Sum {
+        let sums = self.sets(mask).into_iter().map(|set| Sum { count: set.len(), digest: set.digest() });
+        sums.fold(Sum::default(), Sum::plus)
+    }
+
+    pub(crate) fn sets(&self, mask: ScopeMask) -> Vec<&SymbolSet<DocId>> {
+        mask.scopes().filter_map(|scope| self.sets.get(scope.index())).collect()
+    }
+
+    /// Freezes the sketch of some scopes, of so many cells.
+    pub(crate) fn freeze(&mut self, mask: ScopeMask, cells: u32) -> Frozen {
+        let sets = self.sets.iter_mut().zip(Scope::ALL);
+        Frozen::with_cells(sets.filter(|(_, scope)| mask.contains(*scope)).map(|(set, _)| set), cells)
+    }
+
+    /// The document that a symbol of these scopes stands for.
+    pub(crate) fn find(&self, mask: ScopeMask, symbol: &Symbol) -> Option<&DocId> {
+        self.sets(mask).into_iter().find_map(|set| set.get(symbol))
+    }
+}
+
+impl Docs {
+    /// Documents that one step of a rebuild takes in: 2,048, at 2 us each.
+    const STEP: usize = 2048;
+
+    /// Takes the next documents into the sets, if these are being made anew; whether there are more to come.
+    pub(crate) fn rebuild(&mut self) -> bool {
+        let Progress::UpTo(done) = &self.scopes.progress else { return false };
+        let mut behind = done.clone();
+        let mut steps = 0;
+        for class in Class::ALL {
+            let last = match &behind {
+                Some((done, _)) if *done > class => continue,
+                Some((done, last)) if *done == class => Some(last.clone()),
+                Some(_) | None => None,
+            };
+            let from = last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+            for (doc, document) in self.classes[class.index()].range::<DocId, _>((from, Bound::Unbounded)) {
+                if steps >= Self::STEP {
+                    self.scopes.progress = Progress::UpTo(behind);
+                    return true;
+                }
+                steps += 1;
+                behind = Some((class, doc.clone()));
+                if let Some((scope, item)) = self.scopes.item(&self.policy, doc, document.offer()) {
+                    self.scopes.sets[scope.index()].insert(&item, doc.clone());
+                }
+            }
+        }
+        self.scopes.progress = Progress::Complete;
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::heads::Heads;
+    use crate::marker::Text;
+    use crate::policy::Policy;
+    use automerge::ChangeHash;
+
+    fn doc(name: &str) -> DocId {
+        DocId::new(name).expect("a valid name")
+    }
+
+    fn heads(byte: u8) -> Heads {
+        Heads::new(vec![ChangeHash([byte; 32])])
+    }
+
+    fn marker(spread: Spread) -> Marker {
+        let by = Text::new("node-a").expect("short");
+        Marker { incarnation: 0, lamport: 1, by, at_ms: 0, reason: None, spread }
+    }
+
+    #[test]
+    fn order_does_not_matter_and_removal_undoes() {
+        let table = Table::default();
+        let (x, y) = (heads(1), heads(2));
+        let mut one = Scopes::new(SetKey::public());
+        let mut two = Scopes::new(SetKey::public());
+        one.insert(&table, &doc("a:1"), Offer::Heads(&x));
+        one.insert(&table, &doc("a:2"), Offer::Heads(&y));
+        two.insert(&table, &doc("a:2"), Offer::Heads(&y));
+        two.insert(&table, &doc("a:1"), Offer::Heads(&x));
+        assert_eq!(one.sum(ScopeMask::ALL), two.sum(ScopeMask::ALL));
+        two.remove(&table, &doc("a:2"), Offer::Heads(&y));
+        two.insert(&table, &doc("a:2"), Offer::Heads(&x));
+        assert_ne!(one.sum(ScopeMask::ALL), two.sum(ScopeMask::ALL));
+        one.remove(&table, &doc("a:1"), Offer::Heads(&x));
+        one.remove(&table, &doc("a:2"), Offer::Heads(&y));
+        one.insert(&table, &doc("a:1"), Offer::Nothing);
+        assert_eq!(one.sum(ScopeMask::ALL), Sum::default());
+    }
+
+    #[test]
+    fn documents_and_markers_are_where_they_travel() {
+        let table = Table::default();
+        let mut scopes = Scopes::new(SetKey::public());
+        scopes.insert(&table, &doc("nodes:1"), Offer::Heads(&heads(1)));
+        scopes.insert(&table, &doc("commands:1"), Offer::Heads(&heads(1)));
+        scopes.insert(&table, &doc("notes:1"), Offer::Heads(&heads(1)));
+        scopes.insert(&table, &doc("cells:1"), Offer::Marker(&marker(Spread::Bidirectional)));
+        scopes.insert(&table, &doc("cells:2"), Offer::Marker(&marker(Spread::Downward)));
+        scopes.insert(&table, &doc("nodes:2"), Offer::Marker(&marker(Spread::SystemWide)));
+        let counts = Scope::ALL.map(|scope| scopes.sum(ScopeMask::of(scope)).count);
+        assert_eq!(counts, [1, 2, 1, 2], "upward, downward, lateral, broadcast");
+        assert_eq!(scopes.sum(ScopeMask::ALL).count, 6);
+    }
+
+    #[test]
+    fn a_scope_is_named_after_the_collections_that_go_its_way() {
+        let table = Table::default();
+        let ids = Scope::ALL.map(|scope| scope.id(&table));
+        let mut other = table.clone();
+        other.set_class("nodes", Class::Low);
+        assert_eq!(Scope::ALL.map(|scope| scope.id(&other)), ids, "the class does not matter");
+        let lateral = Policy { direction: Direction::Lateral, ..table.otherwise() };
+        other.set("my-notes", lateral);
+        let changed = Scope::ALL.map(|scope| scope.id(&other));
+        assert_eq!(changed[..2], ids[..2]);
+        assert!(changed[2] != ids[2] && changed[3] != ids[3]);
+        let mut spelled = table.clone();
+        spelled.set("my_notes", lateral);
+        assert_eq!(Scope::ALL.map(|scope| scope.id(&spelled)), changed, "the spelling does not matter");
+    }
+}
