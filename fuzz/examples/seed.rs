@@ -12,7 +12,7 @@ use peat_node::Ticket;
 use peat_proto::reconcile::{Frozen, Item, Ranges, SetKey, State, SymbolSet, answer};
 use peat_proto::store::Record;
 use peat_proto::wire::v1::{Cells, Shares, Subject};
-use peat_proto::wire::{Delta, Hello, Label, Summary};
+use peat_proto::wire::Delta;
 use peat_proto::{DocId, Heads, Invitation, PeerId, Rng};
 use serde_json::Value;
 
@@ -23,7 +23,6 @@ fn main() -> io::Result<()> {
     vectors()?;
     handshakes()?;
     questions()?;
-    control()?;
     v1()?;
     compared()?;
     records()?;
@@ -105,17 +104,6 @@ fn handshakes() -> io::Result<()> {
         write(law, "accepted_m", &[&[0, 4, 32, 0, 0, 0, 32][..], &answer].concat())?;
         write(law, "dialled_p", &[&[1, 39][..], &challenge, &[1, 1]].concat())?;
         write(law, "dialled_m", &[&[1, 43, 39, 0, 0, 0][..], &challenge, &[1, 1]].concat())?;
-    }
-    Ok(())
-}
-
-fn control() -> io::Result<()> {
-    let hello = |invitation| Hello { boot: 7, invitation }.frame();
-    write("control", "hello", &hello(None)[Label::Hello.header_len()..])?;
-    write("control", "hello_invited", &hello(Some(Invitation([7; 32])))[Label::Hello.header_len()..])?;
-    for (name, seen) in [("summary", None), ("summary_seen", Some([2; 32]))] {
-        let summary = Summary { documents: 3, digest: [1; 32], seen }.frame();
-        write("control", name, &summary[Label::Summary.header_len()..])?;
     }
     Ok(())
 }

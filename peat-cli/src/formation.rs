@@ -29,6 +29,7 @@ pub(crate) fn join(args: &FormationArgs, options: &mut Options) -> Result<(), Fa
     if args.wire != Wires::V1 {
         options.config.legacy = Some(Legacy::new(auth(args.auth, formation.as_ref())?));
     }
+    options.config.admission.formation = formation;
     Ok(())
 }
 

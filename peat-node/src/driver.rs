@@ -376,6 +376,7 @@ impl Driver {
                 }
             }
             Event::Refused { peer, doc, reason } => tracing::warn!(%peer, %doc, %reason, "refused"),
+            Event::Declined { peer, doc, reason } => tracing::warn!(%peer, %doc, %reason, "not taken by the peer"),
             Event::Quarantined { doc, fault } => tracing::warn!(%doc, %fault, "left alone"),
             other => tracing::debug!(?other, "event"),
         }

@@ -31,6 +31,12 @@ pub struct Config {
     pub merge_inline_bytes: usize,
     /// Bytes of partly received frames of all connections together. Default 32 MiB: two frames of the largest size.
     pub receive_budget: usize,
+    /// Bytes of documents that arrive in pieces and are not whole yet, of all connections and past ones. Default 32 MiB:
+    /// two of the largest; what was longest without a new piece gives way.
+    pub piece_budget: usize,
+    /// Sets that are kept frozen for others to compare with, one per connection. Default 32, of 192 KiB at most for each
+    /// of four scopes, and only if they move meanwhile; who asks beyond that is answered with ranges.
+    pub max_sketches: usize,
     /// Bytes of received changes that are not yet durable, of all connections together. Default 16 MiB: about 3 s of a
     /// disk at 5 MB/s. Above it, receive credit pauses; above twice as many, what still comes is refused until a later
     /// survey brings it again.
@@ -160,6 +166,8 @@ pub struct Admission {
     pub allow: Vec<PeerId>,
     /// Secrets that admit their bearer, who is then remembered by id.
     pub invitations: Vec<Invitation>,
+    /// Lets in whoever proves that it is a member, and proves it to others.
+    pub formation: Option<Formation>,
 }
 
 impl Default for AdmitLimits {
@@ -185,6 +193,8 @@ impl Default for Config {
             load_inline_bytes: 4 << 10,
             merge_inline_bytes: 64 << 10,
             receive_budget: 32 << 20,
+            piece_budget: 32 << 20,
+            max_sketches: 32,
             undurable_budget: 16 << 20,
             max_delta: 16 << 20,
             max_snapshot: 16 << 20,

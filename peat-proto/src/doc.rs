@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
 use automerge::{ActorId, Automerge};
+use bytes::Bytes;
 
 use crate::config::Config;
 use crate::heads::Heads;
@@ -28,12 +29,13 @@ mod load;
 mod persist;
 pub(crate) mod scopes;
 
+pub(crate) use bury::Buried;
 use cache::{Cache, Verdict};
 use document::{Document, Live, Offer, Phase};
 use history::Incoming;
 use lifetime::Calendar;
 use persist::Writer;
-use scopes::{Scope, ScopeMask, Scopes};
+use scopes::{Scope, Scopes};
 
 /// Documents that may be on their way into memory at once, parsing included: 64 of 64 KiB are 4 MiB.
 const MAX_LOADS: usize = 64;
@@ -77,6 +79,8 @@ pub(crate) enum View<'a> {
     Absent,
     /// Content is not in memory; [`Docs::await_content`] brings it.
     Cold(&'a Document),
+    /// Its content is not in memory, but the bytes that the store has of it are; [`Docs::await_stored`] brought them.
+    Stored(&'a Document, &'a Bytes),
     /// A later version wrote it.
     Unreadable,
     /// It was deleted; `None` while our own marker may not leave.
@@ -92,6 +96,8 @@ struct Attention {
     opening: bool,
     inbox: Vec<Incoming>,
     waiters: BTreeSet<ConnId>,
+    /// They only want the bytes that the store has.
+    copiers: BTreeSet<ConnId>,
     /// A saved form is wanted.
     save: bool,
 }
@@ -124,6 +130,9 @@ pub(crate) struct Docs {
     /// Loaded, and being parsed by a worker.
     parsing: BTreeSet<DocId>,
     to_load: VecDeque<DocId>,
+    /// What the store has of documents that are on their way to a peer unparsed.
+    copies: BTreeMap<DocId, Bytes>,
+    copied_bytes: usize,
     next_load: u64,
     next_edit: u64,
     cache: Cache,
@@ -138,6 +147,7 @@ pub(crate) struct Docs {
 
 impl Docs {
     pub(crate) fn new(config: &Config, actor: ActorId) -> Self {
+        let formation = config.admission.formation.as_ref();
         Self {
             policy: config.policy.clone(),
             limits: config.admit,
@@ -152,13 +162,15 @@ impl Docs {
             lamport: 0,
             calendar: Calendar::default(),
             now_ms: 0,
-            scopes: Scopes::new(SetKey::public()),
+            scopes: Scopes::new(formation.map_or_else(SetKey::public, SetKey::of_formation)),
             attention: BTreeMap::new(),
             ready: BTreeSet::new(),
             loads: BTreeMap::new(),
             parsing: BTreeSet::new(),
             free_slots: Vec::new(),
             to_load: VecDeque::new(),
+            copies: BTreeMap::new(),
+            copied_bytes: 0,
             next_load: 0,
             next_edit: 0,
             cache: Cache::new(config.cache_bytes),
@@ -237,15 +249,6 @@ impl Docs {
         })
     }
 
-    pub(crate) fn digest(&self) -> [u8; 32] {
-        self.scopes.sum(ScopeMask::ALL).digest.to_bytes()
-    }
-
-    /// How many documents exist.
-    pub(crate) fn count(&self) -> u64 {
-        self.existing
-    }
-
     /// Upper end of all slots drawn so far.
     pub(crate) fn slots(&self) -> u32 {
         self.next_slot
@@ -268,7 +271,10 @@ impl Docs {
                 Phase::Live(live) if document.is_known() => View::Live(document, live),
                 Phase::Live(_) | Phase::Buried => View::Absent,
                 // To ask for a quarantined document is to try it again.
-                Phase::Cold | Phase::Loading | Phase::Busy | Phase::Quarantined => View::Cold(document),
+                Phase::Cold | Phase::Loading | Phase::Busy | Phase::Quarantined => match self.copies.get(doc) {
+                    Some(bytes) if document.is_clean() => View::Stored(document, bytes),
+                    Some(_) | None => View::Cold(document),
+                },
             },
         }
     }
@@ -323,6 +329,6 @@ impl Docs {
 
 impl Attention {
     fn is_idle(&self) -> bool {
-        self.opens == 0 && self.inbox.is_empty() && self.waiters.is_empty() && !self.save
+        self.opens == 0 && self.inbox.is_empty() && self.waiters.is_empty() && self.copiers.is_empty() && !self.save
     }
 }

@@ -207,7 +207,7 @@ impl Wire {
     pub const fn alpn(self) -> &'static [u8] {
         match self {
             Self::V0 => b"cap/automerge/1",
-            Self::V1 => b"peat/dev/0",
+            Self::V1 => b"peat/sync/1",
         }
     }
 
@@ -462,6 +462,15 @@ pub enum Event {
         /// Which request.
         sync: SyncId,
     },
+    /// A peer does not take what was sent to it of a document. It is not sent again before something changes.
+    Declined {
+        /// Whom.
+        peer: PeerId,
+        /// Which document.
+        doc: DocId,
+        /// Why.
+        reason: Refusal,
+    },
     /// The store failed to load this document or holds it damaged; it is left alone until the load succeeds.
     Quarantined {
         /// Which document.
@@ -517,4 +526,45 @@ pub enum Refusal {
     /// The node remembers as many deletions as it may.
     #[error("the node remembers as many deletions as it may")]
     Full,
+    /// The peer gave a reason that this version does not know.
+    #[error("the peer gave a reason that this version does not know")]
+    Unknown,
+}
+
+impl Refusal {
+    /// All with a number, in its order, from 1.
+    const NUMBERED: [Self; 11] = [
+        Self::Invalid,
+        Self::TooLarge,
+        Self::TooManyHeads,
+        Self::MissingChanges,
+        Self::Foreign,
+        Self::Quarantined,
+        Self::Busy,
+        Self::Deleted,
+        Self::Expired,
+        Self::NotAllowed,
+        Self::Full,
+    ];
+
+    /// Whether it may stop to hold without anything being changed: what was refused for it is tried again, rarely.
+    pub(crate) fn may_pass(self) -> bool {
+        matches!(self, Self::Quarantined | Self::Busy | Self::Full | Self::MissingChanges | Self::Unknown)
+    }
+
+    /// The number on the wire; 0 for [`Self::Unknown`].
+    #[must_use]
+    pub fn code(self) -> u64 {
+        Self::NUMBERED.iter().zip(1..).find(|(reason, _)| **reason == self).map_or(0, |(_, code)| code)
+    }
+
+    /// The reason of this number.
+    #[must_use]
+    pub fn from_code(code: u64) -> Self {
+        Self::NUMBERED
+            .into_iter()
+            .zip(1..)
+            .find(|(_, known)| *known == code)
+            .map_or(Self::Unknown, |(reason, _)| reason)
+    }
 }

@@ -15,20 +15,25 @@ use crate::io::{Event, Input, Output};
 use crate::marker::Marker;
 use crate::peer::connection::Conn;
 use crate::peer::dial::Wanted;
+use crate::reconcile::Digest;
 use crate::rng::Rng;
 use crate::stats::Stats;
 use crate::store::{Entry, StoreCommand, Stored};
+use crate::sync::pieces::Assemblies;
 use crate::time::{Now, Time};
-use crate::wire::Caps;
+use crate::wire::v1::Packer;
 
 mod check;
 mod greet;
 mod legacy;
+mod pieces;
 mod receive;
 mod rules;
 mod send;
+mod survey;
 mod sync_now;
 mod talk;
+mod terms;
 mod tick;
 
 use legacy::LegacyPeers;
@@ -52,9 +57,8 @@ pub use tick::Reason;
 #[derive(Debug)]
 pub struct Node {
     config: Config,
-    caps: Caps,
-    /// Of connections over which no documents flow: nothing but greetings.
-    stranger_caps: Caps,
+    /// Makes nonces unpredictable.
+    secret: [u8; 32],
     local: PeerId,
     boot: u64,
     now: Now,
@@ -70,7 +74,13 @@ pub struct Node {
     ticked: bool,
     /// The connection that sent last: the next one is served first.
     turn: ConnId,
-    next_batch: u64,
+    /// The digest of what each peer last sent in full of what only it sends.
+    inward: BTreeMap<PeerId, Digest>,
+    /// What arrives in pieces.
+    assemblies: Assemblies,
+    packer: Packer,
+    /// When the scopes go on being made anew.
+    rebuild_due: Option<Time>,
     /// Bytes of partly received frames, of all connections.
     receiving: usize,
     out: Outputs,
@@ -134,9 +144,12 @@ impl Node {
             }
         }
         Self {
-            caps: Caps::new(&config),
-            stranger_caps: Caps { delta: 0, snapshot: 0, batch: 0, ..Caps::new(&config) },
             requests: Requests::default(),
+            secret: blake3::derive_key("peat 2026 node secret v1", &seed),
+            assemblies: Assemblies::new(config.piece_budget),
+            packer: Packer::new(),
+            inward: BTreeMap::new(),
+            rebuild_due: None,
             wanted: Wanted::new(config.dial_min, config.dial_max),
             config,
             local,
@@ -149,7 +162,6 @@ impl Node {
             admitted,
             ticked: false,
             turn: ConnId(0),
-            next_batch: 0,
             receiving: 0,
             out: Outputs::default(),
             stats: Stats::default(),
@@ -300,8 +312,8 @@ impl Node {
         if self.legacy.conns.values().any(|conn| conn.peer == *peer && conn.level) {
             return true;
         }
-        let digest = self.docs.digest();
-        self.conns.values().any(|conn| conn.peer == *peer && conn.is_serving() && conn.survey.is_level(&digest))
+        let mut conns = self.conns.values().filter(|conn| conn.peer == *peer && conn.is_serving());
+        conns.any(|conn| conn.survey.is_level(&self.ours(conn)))
     }
 
     /// Whether nothing waits to be written to the store.
@@ -317,6 +329,7 @@ impl Node {
         stats.add_documents(&self.docs.stats);
         self.docs.gauges(&mut stats);
         stats.receive_bytes = self.receiving;
+        stats.piece_bytes = self.assemblies.bytes();
         stats.peers = self.conns.values().map(|conn| conn.stats(stats.documents)).collect();
         stats.peers.extend(self.legacy.conns.values().map(|conn| conn.stats(stats.documents)));
         stats.peers.sort_by_key(|peer| peer.conn);
@@ -354,6 +367,7 @@ impl Node {
                 let class = self.docs.class(&doc);
                 if let Some(conn) = self.conns.get_mut(&conn) {
                     conn.end_exchange(class, &doc);
+                    conn.survey.spoil();
                 }
             }
             Effect::Admitted(peer) => self.admission_is_durable(peer),

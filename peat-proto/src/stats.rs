@@ -18,6 +18,8 @@ pub struct Stats {
     pub cache_bytes: usize,
     /// Bytes of partly received frames, of all connections.
     pub receive_bytes: usize,
+    /// Bytes of documents that arrive in pieces and are not whole yet.
+    pub piece_bytes: usize,
     /// Bytes of received changes that are not yet durable.
     pub undurable_bytes: usize,
     /// Local edits that changed something.
@@ -36,6 +38,8 @@ pub struct Stats {
     pub changes_known: u64,
     /// Received document payloads that were refused.
     pub refused: u64,
+    /// Sent documents that a peer did not take.
+    pub declined: u64,
     /// Frames cut short by the end of their stream.
     pub truncated: u64,
     /// Datagrams that could not be read.
@@ -87,6 +91,7 @@ impl Stats {
             loaded,
             cache_bytes,
             receive_bytes,
+            piece_bytes,
             undurable_bytes,
             edits,
             deletions,
@@ -96,6 +101,7 @@ impl Stats {
             changes_applied,
             changes_known,
             refused,
+            declined,
             truncated,
             malformed,
             trailing,
@@ -122,6 +128,7 @@ impl Stats {
             ("loaded", loaded),
             ("cache_bytes", cache_bytes as u64),
             ("receive_bytes", receive_bytes as u64),
+            ("piece_bytes", piece_bytes as u64),
             ("undurable_bytes", undurable_bytes as u64),
             ("edits", edits),
             ("deletions", deletions),
@@ -131,6 +138,7 @@ impl Stats {
             ("changes_applied", changes_applied),
             ("changes_known", changes_known),
             ("refused", refused),
+            ("declined", declined),
             ("truncated", truncated),
             ("malformed", malformed),
             ("trailing", trailing),

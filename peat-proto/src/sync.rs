@@ -3,5 +3,7 @@
 pub(crate) mod compare;
 pub(crate) mod exchange;
 pub(crate) mod legacy;
+pub(crate) mod pieces;
 pub mod reconcile;
 pub(crate) mod survey;
+pub(crate) mod terms;

@@ -9,9 +9,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use heap::{Counting, peak};
 use peat_proto::store::{Entry, StoreCommand, Stored};
-use peat_proto::wire::{BatchBuilder, Body, Delta, Entry as BatchEntry, Hello, Label, Payload, Summary, encode_frame};
+use peat_proto::wire::v1::{
+    Body, EntriesBuilder, Entry as WireEntry, Hello, Kind, Piece, Proof, Saved, Scope, Summary, Terms, Word,
+};
 use peat_proto::{
-    Boot, CloseCode, Config, ConnId, DocId, Input, Link, Node, Now, Output, PeerId, Role, StreamId, Time, Wire,
+    Boot, CloseCode, Config, ConnId, DocId, Heads, Input, Link, Node, Now, Output, PeerId, Role, StreamId, Time, Wire,
     automerge,
 };
 
@@ -27,6 +29,7 @@ struct Victim {
     node: Node,
     now: Now,
     closed: Option<CloseCode>,
+    sent: Vec<Bytes>,
     stopped: Vec<(StreamId, CloseCode)>,
     replies: Vec<(StreamId, Bytes, bool)>,
 }
@@ -41,7 +44,7 @@ impl Victim {
         let mut node = Node::new(config, PeerId([1; 32]), boot, [1; 32], Vec::<Entry>::new(), now);
         let link = Link { role: Role::Accepted, wire: Wire::V1, reliable: true, binding: [0; 32], rtt: None };
         node.handle(now, Input::Connected { conn: CONN, peer: PeerId([2; 32]), link });
-        let mut victim = Self { node, now, closed: None, stopped: Vec::new(), replies: Vec::new() };
+        let mut victim = Self { node, now, closed: None, sent: Vec::new(), stopped: Vec::new(), replies: Vec::new() };
         victim.drain();
         victim
     }
@@ -49,8 +52,9 @@ impl Victim {
     /// A node over which documents flow.
     fn serving() -> Self {
         let mut victim = Self::dialled();
-        victim.feed(CONTROL, &Hello { boot: 1, invitation: None }.frame(), false);
-        victim.feed(CONTROL, &Summary { documents: 0, digest: [0; 32], seen: None }.frame(), false);
+        for frame in [hello(1).frame(), Proof::default().frame(), terms().frame(), summary().frame()] {
+            victim.feed(CONTROL, &frame, false);
+        }
         assert_eq!(victim.closed, None);
         victim
     }
@@ -67,6 +71,7 @@ impl Victim {
                 Output::Disconnect { code, .. } => self.closed = Some(code),
                 Output::Send { conn, frame, .. } => {
                     self.node.handle(self.now, Input::Sent { conn, bytes: frame.len() });
+                    self.sent.push(frame);
                 }
                 Output::Store(StoreCommand::Write(batch)) => {
                     self.node.handle(self.now, Input::Stored(Stored::Durable { seq: batch.seq }));
@@ -80,6 +85,14 @@ impl Victim {
         }
     }
 
+    /// Whether a refusal was sent.
+    fn says_refused(&self) -> bool {
+        let entries = self.sent.iter().filter(|frame| frame.get(1) == Some(&0x10));
+        entries
+            .filter_map(|frame| peat_proto::wire::v1::Entries::decode(frame.slice(2..)).ok())
+            .any(|entries| entries.each().any(|entry| matches!(entry, Ok(WireEntry { body: Body::Refused(_), .. }))))
+    }
+
     /// That the lane still carries good frames.
     fn assert_unharmed(&mut self, stream: StreamId) {
         let name = format!("notes:after-{}", self.node.stats().documents);
@@ -89,9 +102,36 @@ impl Victim {
     }
 }
 
-/// A delta with one change for a document of its own.
+fn hello(nonce: u8) -> Hello {
+    Hello { least: 1, newest: 1, nonce: [nonce; 32], boot: 1, abilities: Hello::PACKED, largest: 16 << 20 }
+}
+
+fn terms() -> Terms {
+    let scope = |id| Scope { id: [id; 8], sends: true, takes: true };
+    Terms { generation: 1, key: [1; 8], scopes: vec![scope(1), scope(2)] }
+}
+
+fn summary() -> Summary {
+    Summary { generation: 1, heard: 1, ..Summary::default() }
+}
+
+/// A word with one change for a document of its own.
 fn good(name: &str) -> Bytes {
-    delta(&DocId::new(name).expect("valid"), vec![change()])
+    said(name, Body::Word(Word { changes: vec![change()], ..Word::default() }))
+}
+
+fn said(name: &str, body: Body) -> Bytes {
+    frame_of(&[entry(name, body)])
+}
+
+fn entry(name: &str, body: Body) -> WireEntry {
+    WireEntry { doc: DocId::new(name).expect("valid"), body }
+}
+
+fn frame_of(entries: &[WireEntry]) -> Bytes {
+    let mut frame = EntriesBuilder::new(1 << 20);
+    assert!(entries.iter().all(|entry| frame.push(entry)));
+    frame.frame()
 }
 
 fn change() -> Bytes {
@@ -104,19 +144,22 @@ fn change() -> Bytes {
     doc.save_after(&[]).into()
 }
 
-fn delta(doc: &DocId, changes: Vec<Bytes>) -> Bytes {
-    let payload = Delta { changes, ..Delta::default() }.encode();
-    encode_frame(Label::Delta(doc), Payload::new(&payload).expect("small"))
+/// A frame made by hand, right or wrong.
+fn raw(code: u8, announced: usize, body: &[u8]) -> Bytes {
+    let mut out = leb(announced + 1);
+    out.push(code);
+    out.extend(body);
+    out.into()
 }
 
-/// A frame made by hand, right or wrong.
-fn raw(key: &[u8], code: u8, announced: u32, payload: &[u8]) -> Bytes {
-    let mut out = u16::try_from(key.len()).expect("short").to_be_bytes().to_vec();
-    out.extend(key);
-    out.push(code);
-    out.extend(announced.to_be_bytes());
-    out.extend(payload);
-    out.into()
+fn leb(mut number: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+    out
 }
 
 #[test]
@@ -136,35 +179,42 @@ fn a_frame_cut_at_any_byte_costs_its_stream_and_nothing_else() {
 
 #[test]
 fn limit_1_an_impossible_length_is_refused_at_its_header_without_memory() {
-    for code in [0x00, 0x01, 0x07, 0x40, 0x41] {
+    for kind in Kind::ALL {
         let mut victim = Victim::serving();
-        let ((), held) = peak(|| victim.feed(LANE, &raw(b"notes:1", code, u32::MAX, &[]), false));
-        assert_eq!(victim.closed, Some(CloseCode::TooLarge), "type {code:#04x}");
-        assert!(held < 1 << 20, "type {code:#04x} held {held} bytes");
+        let ((), held) = peak(|| victim.feed(LANE, &raw(kind.code(), (1 << 28) - 2, &[]), false));
+        assert_eq!(victim.closed, Some(CloseCode::TooLarge), "{kind:?}");
+        assert!(held < 1 << 20, "{kind:?} held {held} bytes");
+    }
+    let mut victim = Victim::serving();
+    victim.feed(LANE, &Bytes::from_static(&[0xff; 8]), false);
+    assert_eq!(victim.closed, Some(CloseCode::BadFrame), "a length without an end");
+}
+
+#[test]
+fn limit_2_impossible_counts_cost_no_memory() {
+    // A word with 1,000 heads of which none is there, and more than are allowed.
+    for count in [1000, 1 << 27] {
+        let mut content = leb(7);
+        content.extend(b"notes:1");
+        content.push(0);
+        content.extend(leb(count));
+        let mut body = vec![0x01];
+        body.extend(leb(content.len()));
+        body.extend(content);
+        let mut victim = Victim::serving();
+        let frame = raw(0x10, body.len(), &body);
+        let ((), held) = peak(|| victim.feed(LANE, &frame, false));
+        assert!(held < 1 << 20, "held {held} bytes");
+        assert_eq!(victim.node.stats().entries_skipped, 1);
+        victim.assert_unharmed(LANE);
     }
 }
 
 #[test]
-fn limit_2_an_impossible_count_costs_its_batch_without_memory() {
-    let mut payload = vec![0; 17];
-    payload.extend(u32::MAX.to_be_bytes());
-    let mut victim = Victim::serving();
-    let ((), held) = peak(|| victim.feed(LANE, &raw(b"batch", 0x07, 21, &payload), false));
-    assert!(held < 1 << 20, "held {held} bytes");
-    assert_eq!(victim.node.stats().refused, 1);
-    victim.assert_unharmed(LANE);
-}
-
-#[test]
 fn limit_5_a_bad_entry_costs_itself_and_not_its_neighbours() {
-    let entry = |name: &str| BatchEntry::Document {
-        doc: DocId::new(name).expect("valid"),
-        body: Body::Delta(Delta { changes: vec![change()], ..Delta::default() }.encode()),
-    };
-    let mut batch = BatchBuilder::new(1, 0, 5, 4096);
-    assert!(batch.push(&entry("notes:a")) && batch.push(&entry("notes:b")) && batch.push(&entry("notes:c")));
-    let mut bytes = batch.frame().to_vec();
-    let at = bytes.windows(7).position(|window| window == b"notes:b").expect("the middle key");
+    let entry = |name: &str| entry(name, Body::Word(Word { changes: vec![change()], ..Word::default() }));
+    let mut bytes = frame_of(&[entry("notes:a"), entry("notes:b"), entry("notes:c")]).to_vec();
+    let at = bytes.windows(7).position(|window| window == b"notes:b").expect("the middle name");
     bytes[at] = 0xff;
     let mut victim = Victim::serving();
     victim.feed(LANE, &bytes.into(), false);
@@ -175,48 +225,67 @@ fn limit_5_a_bad_entry_costs_itself_and_not_its_neighbours() {
 }
 
 #[test]
-fn a_key_that_hides_where_the_frame_goes_on_closes_the_connection() {
-    let long = vec![b'k'; DocId::MAX_LEN + 1];
-    for key in [&[0xff, 0xfe, b':', b'1'][..], &long] {
-        let mut victim = Victim::serving();
-        victim.feed(LANE, &raw(key, 0x00, 0, &[]), false);
-        assert_eq!(victim.closed, Some(CloseCode::BadFrame));
-    }
-}
-
-#[test]
-fn limit_9_a_key_that_names_no_document_costs_its_frame() {
+fn limit_9_a_name_that_names_no_document_costs_its_entry() {
     let mut victim = Victim::serving();
-    for key in [&b""[..], b"nocolon", b":1", b"notes:", b"tombstones:x", b"a\nb:1"] {
-        let before = victim.node.stats().refused;
-        let payload = Delta { changes: vec![change()], ..Delta::default() }.encode();
-        let announced = u32::try_from(payload.len()).expect("small");
-        victim.feed(LANE, &raw(key, 0x00, announced, &payload), false);
-        assert_eq!(victim.node.stats().refused, before + 1, "{key:?}");
+    let long = [b"notes:".to_vec(), vec![b'k'; DocId::MAX_LEN]].concat();
+    for name in [&b""[..], b"nocolon", b":1", b"notes:", b"tombstones:x", b"a\nb:1", &[0xff, b':', b'1'], &long] {
+        let before = victim.node.stats().entries_skipped;
+        let mut content = leb(name.len());
+        content.extend(name);
+        content.extend([0x08, 0]);
+        content.extend(leb(change().len()));
+        content.extend(change());
+        let mut body = vec![0x01];
+        body.extend(leb(content.len()));
+        body.extend(content);
+        victim.feed(LANE, &raw(0x10, body.len(), &body), false);
+        assert_eq!(victim.node.stats().entries_skipped, before + 1, "{name:?}");
     }
     assert_eq!(victim.node.stats().documents, 0);
     victim.assert_unharmed(LANE);
 }
 
 #[test]
-fn unknown_types_are_passed_over_and_what_follows_is_read() {
+fn auth_7_optional_types_are_passed_over_and_others_close_with_a_code() {
     let mut victim = Victim::serving();
-    for code in [0x02, 0x03, 0x06, 0x0a, 0x0b, 0x7f, 0xff] {
-        victim.feed(LANE, &raw(b"notes:1", code, 5, b"xxxxx"), false);
+    for code in [0x82, 0x90, 0xa0, 0xff] {
+        victim.feed(LANE, &raw(code, 5, b"xxxxx"), false);
     }
-    assert_eq!(victim.node.stats().skipped, 7);
+    assert_eq!(victim.node.stats().skipped, 4);
+    victim.feed(LANE, &raw(0x10, 4, &[0xee, 2, 1, b'x']), false);
+    assert_eq!(victim.node.stats().entries_skipped, 1, "an optional entry");
     victim.assert_unharmed(LANE);
+    for frame in [raw(0x7f, 5, b"xxxxx"), raw(0x10, 12, &[0x6e, 10, 7, b'n', b'o', b't', b'e', b's', b':', b'1', 0, 0])]
+    {
+        let mut victim = Victim::serving();
+        victim.feed(LANE, &frame, false);
+        assert_eq!(victim.closed, Some(CloseCode::Version));
+    }
+    let mut newer = hello(1);
+    (newer.least, newer.newest) = (2, 3);
+    let mut victim = Victim::dialled();
+    victim.feed(CONTROL, &newer.frame(), false);
+    assert_eq!(victim.closed, Some(CloseCode::Version));
 }
 
 #[test]
-fn payloads_that_are_not_automerge_leave_no_document() {
+fn payloads_that_are_not_automerge_leave_no_document_and_are_answered() {
     let mut victim = Victim::serving();
-    let doc = DocId::new("notes:garbage").expect("valid");
-    victim.feed(LANE, &delta(&doc, vec![Bytes::from_static(b"\x85\x6f\x4a\x83 no change at all")]), false);
-    victim.feed(LANE, &encode_frame(Label::Snapshot(&doc), Payload::new(b"garbage").expect("small")), false);
-    victim.feed(LANE, &encode_frame(Label::Snapshot(&doc), Payload::new(b"").expect("small")), false);
-    victim.feed(LANE, &encode_frame(Label::Delta(&doc), Payload::new(b"").expect("small")), false);
-    assert_eq!(victim.node.stats().refused, 4);
+    let garbage = Bytes::from_static(b"\x85\x6f\x4a\x83 no change at all");
+    let piece =
+        Piece { id: [1; 16], form: peat_proto::wire::v1::Form::Saved, whole: 7, offset: 0, bytes: garbage.slice(..7) };
+    let bodies = [
+        Body::Word(Word { changes: vec![garbage.clone()], ..Word::default() }),
+        Body::Saved(Saved { answer: true, bytes: garbage.clone() }),
+        Body::Saved(Saved { answer: false, bytes: garbage }),
+        Body::Piece(piece),
+        Body::Marker(Bytes::from_static(b"no marker")),
+    ];
+    for (at, body) in bodies.into_iter().enumerate() {
+        victim.sent.clear();
+        victim.feed(LANE, &said(&format!("notes:garbage{at}"), body), false);
+        assert!(victim.says_refused(), "the sender is told");
+    }
     assert_eq!(victim.node.stats().documents, 0);
     victim.assert_unharmed(LANE);
 }
@@ -224,10 +293,9 @@ fn payloads_that_are_not_automerge_leave_no_document() {
 #[test]
 fn delta_6_heads_alone_make_no_document() {
     let mut victim = Victim::serving();
-    let doc = DocId::new("notes:heads").expect("valid");
-    let heads = Delta { heads: vec![automerge::ChangeHash([3; 32])], ..Delta::default() };
-    victim.feed(LANE, &heads.frame(&doc).expect("small"), false);
-    assert!(!victim.node.contains(&doc));
+    let heads = Heads::new(vec![automerge::ChangeHash([3; 32])]);
+    victim.feed(LANE, &said("notes:heads", Body::Word(Word { heads, ..Word::default() })), false);
+    assert!(!victim.node.contains(&DocId::new("notes:heads").expect("valid")));
     assert!(victim.node.documents("").is_empty());
     victim.assert_unharmed(LANE);
 }
@@ -249,12 +317,19 @@ fn limit_7_a_frame_that_is_not_complete_in_time_closes_the_connection() {
 
 #[test]
 fn auth_6_a_stranger_gets_nothing_and_may_send_nothing_but_a_greeting() {
-    for frame in [good("notes:1"), Summary { documents: 1, digest: [1; 32], seen: None }.frame()] {
+    for frame in [good("notes:1"), terms().frame(), summary().frame()] {
         let mut victim = Victim::dialled();
         victim.feed(LANE, &frame, false);
         assert!(matches!(victim.closed, Some(CloseCode::TooLarge | CloseCode::Unexpected)), "{:?}", victim.closed);
         assert_eq!(victim.node.stats().documents, 0);
     }
+    let mut early = Victim::dialled();
+    early.feed(CONTROL, &Proof::default().frame(), false);
+    assert_eq!(early.closed, Some(CloseCode::Unexpected), "a proof builds on a greeting");
+    let mut twice = Victim::dialled();
+    twice.feed(CONTROL, &hello(1).frame(), false);
+    twice.feed(CONTROL, &hello(2).frame(), false);
+    assert_eq!(twice.closed, Some(CloseCode::Unexpected), "one greeting for a connection");
     let mut silent = Victim::dialled();
     silent.now.mono += Duration::from_secs(11);
     silent.node.handle(silent.now, Input::Timeout);
@@ -265,7 +340,7 @@ fn auth_6_a_stranger_gets_nothing_and_may_send_nothing_but_a_greeting() {
 #[test]
 fn stalled_streams_stay_within_the_number_and_the_memory_allowed() {
     let mut victim = Victim::serving();
-    let begun = raw(b"notes:1", 0x01, 1 << 20, &[0; 4096]);
+    let begun = raw(0x10, 1 << 20, &[0; 4096]);
     let ((), held) = peak(|| {
         for stream in 0..1000 {
             victim.feed(StreamId::new(1000 + stream, Role::Dialled, false), &begun, false);

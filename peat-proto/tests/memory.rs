@@ -54,7 +54,6 @@ fn decode_incoming(incoming: Incoming) -> usize {
         MessageType::NegentropyInit | MessageType::NegentropyResponse => {
             usize::from(judge_negentropy(frame.payload) == "accept")
         }
-        MessageType::Hello | MessageType::Summary => 0,
     }
 }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 use automerge::transaction::Transactable;
 use automerge::{Change, ChangeHash, ObjType, ROOT, ReadDoc};
 use bytes::Bytes;
-use peat_proto::wire::{Assembler, Caps, Delta, Incoming, MessageType};
-use peat_proto::{Config, DocId, Event, Input, Node};
+use peat_proto::wire::v1::{Assembler, Body, Caps, Entries, Frame, Incoming, Kind, Packer};
+use peat_proto::{DocId, Event, Input, Node};
 use world::World;
 
 const PAPER: &[u8] = include_bytes!("data/automerge-paper.automerge");
@@ -144,16 +144,21 @@ fn release(world: &mut World, to: usize, doc: &DocId, wanted: &ChangeHash) {
     }
 }
 
-/// The last change that a delta carries.
+/// The last change that a frame carries.
 fn newest_of(frame: &Bytes) -> Option<ChangeHash> {
     let mut assembler = Assembler::new();
     assembler.push(frame.clone());
-    match assembler.next(&Caps::new(&Config::default())) {
-        Ok(Some(Incoming::Frame(frame))) if frame.kind == MessageType::Delta => {
-            let delta = Delta::decode(frame.payload).expect("our own delta");
-            let change = Change::try_from(delta.changes.last()?.as_ref()).expect("our own change");
-            Some(change.hash())
-        }
+    let Ok(Some(Incoming::Frame(Frame { kind, body }))) = assembler.next(&Caps::PEER) else { return None };
+    let entries = match kind {
+        Kind::Entries => Entries::decode(body).expect("our own entries"),
+        Kind::Packed => Packer::new().unpack(body).expect("our own entries"),
+        _ => return None,
+    };
+    let changes = entries.each().filter_map(|entry| match entry.expect("our own entry").body {
+        Body::Word(word) => word.changes.last().cloned(),
+        Body::Saved(saved) => Some(saved.bytes),
         _ => None,
-    }
+    });
+    let change = Change::try_from(changes.last()?.as_ref()).expect("our own change");
+    Some(change.hash())
 }

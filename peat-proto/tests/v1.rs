@@ -12,7 +12,8 @@ use heap::{Counting, peak};
 use peat_proto::reconcile::{Answer, Cell, Prefix, Share, Symbol};
 use peat_proto::wire::v1::{
     Ask, Assembler, Body, Caps, Cells, EntriesBuilder, Entry, Form, Frame, FrameError, Held, Hello, Incoming, Kind,
-    Packed, Packer, Piece, Ping, Pong, Proof, Pull, Refused, Scope, Shares, Subject, Summary, Terms, Total, Want, Word,
+    Packed, Packer, Piece, Ping, Pong, Proof, Pull, Refused, Saved, Scope, Shares, Subject, Summary, Terms, Total,
+    Want, Word,
 };
 use peat_proto::{DocId, Heads, Rng, automerge};
 
@@ -41,6 +42,10 @@ fn entries(bodies: Vec<Body>) -> Bytes {
         assert!(builder.push(&Entry { doc, body }));
     }
     builder.frame()
+}
+
+fn saved(bytes: Bytes, answer: bool) -> Body {
+    Body::Saved(Saved { answer, bytes })
 }
 
 fn word(word: Word) -> Body {
@@ -116,7 +121,7 @@ fn samples() -> Vec<(&'static str, Bytes)> {
                 ..Word::default()
             })]),
         ),
-        ("saved", entries(vec![Body::Saved(change.clone())])),
+        ("saved", entries(vec![saved(change.clone(), true), saved(change.clone(), false)])),
         ("marker", entries(vec![Body::Marker(Bytes::from_static(b"marker"))])),
         ("refused", entries(vec![Body::Refused(Refused { reason: 2, heads: heads(&[1]) })])),
         (
@@ -134,7 +139,7 @@ fn samples() -> Vec<(&'static str, Bytes)> {
             "several",
             entries(vec![
                 word(Word::default()),
-                Body::Saved(Bytes::from_static(b"x")),
+                saved(Bytes::from_static(b"x"), true),
                 word(Word { asks: true, ..Word::default() }),
             ]),
         ),
@@ -188,7 +193,7 @@ fn twenty() -> EntriesBuilder {
     let mut builder = EntriesBuilder::new(usize::MAX);
     for number in 0..20 {
         let doc = DocId::new(&format!("notes:{number}")).expect("a valid name");
-        let body = Body::Saved(Bytes::from(format!("a document with the number {number}")));
+        let body = saved(Bytes::from(format!("a document with the number {number}")), false);
         assert!(builder.push(&Entry { doc, body }));
     }
     builder

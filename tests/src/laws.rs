@@ -12,8 +12,8 @@ use peat_node::Ticket;
 use peat_proto::Config;
 use peat_proto::store::Record;
 use peat_proto::wire::{
-    Assembler, Batch, BatchBuilder, Caps, Delta, Entry, Frame, FrameError, Hello, Incoming, Label, MessageType,
-    Payload, RawEntry, Summary, encode_frame,
+    Assembler, Batch, BatchBuilder, Caps, Delta, Entry, Frame, FrameError, Incoming, Label, MessageType, Payload,
+    RawEntry, encode_frame,
 };
 
 mod admission;
@@ -38,7 +38,6 @@ pub const ALL: &[Law] = &[
     ("auth_m", auth_m),
     ("auth_p", auth_p),
     ("batch", batch),
-    ("control", control),
     ("delta", delta),
     ("frames", frames),
     ("negentropy", negentropy),
@@ -61,7 +60,10 @@ pub fn frames(input: &[u8]) -> bool {
     let Some((cuts, stream)) = rest.split_at_checked(usize::from(pieces)) else { return false };
     let stream = Bytes::copy_from_slice(stream);
     let config = Config::default();
-    let caps = if flags & 1 == 1 { Caps::v0(&config) } else { Caps::new(&config) };
+    let mut caps = Caps::v0(&config);
+    if flags & 1 == 1 {
+        (caps.tombstone, caps.tombstones, caps.negentropy) = (None, None, None);
+    }
 
     let mut incoming = Vec::new();
     let end = read(&stream, &[], &caps, |next| incoming.push(next));
@@ -136,14 +138,6 @@ pub fn delta(input: &[u8]) -> bool {
         assert_eq!(delta.encoded_len(), input.len());
     }
     sound
-}
-
-/// The greeting and the digest, read from the same bytes.
-pub fn control(input: &[u8]) -> bool {
-    let payload = |label: Label<'_>, frame: Bytes| frame.slice(label.header_len()..).to_vec();
-    let hello = canonical(input, Hello::decode, |hello| payload(Label::Hello, hello.frame()));
-    let summary = canonical(input, Summary::decode, |summary| payload(Label::Summary, summary.frame()));
-    hello || summary
 }
 
 /// A record of the store.
@@ -230,8 +224,6 @@ fn written(frame: &Frame) -> Vec<u8> {
         (MessageType::Tombstones, _) => Label::Tombstones,
         (MessageType::NegentropyResponse, _) => Label::NegentropyResponse,
         (MessageType::Batch, _) => Label::Batch,
-        (MessageType::Hello, _) => Label::Hello,
-        (MessageType::Summary, _) => Label::Summary,
         _ => return bytes,
     };
     if label.key() == frame.key.as_str() {

@@ -30,6 +30,7 @@ mod link;
 mod log;
 mod model;
 mod net;
+mod said;
 mod setup;
 mod shrink;
 mod step;
@@ -148,7 +149,7 @@ impl World {
         });
         let veterans = veterans.collect();
         let mut world = Self {
-            caps: Caps::new(&setup.config()),
+            caps: Caps::v0(&setup.config()),
             heap: Heap::new(),
             hosts,
             hostile,

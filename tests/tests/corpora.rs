@@ -44,7 +44,7 @@ macro_rules! corpora {
 }
 
 corpora!(
-    admit auth_m auth_p batch control delta frames negentropy record ticket tombstone tombstones
+    admit auth_m auth_p batch delta frames negentropy record ticket tombstone tombstones
     v1_body v1_frames v1_handshake v1_ranges v1_sketch world
 );
 

@@ -11,6 +11,7 @@ mod harness;
 mod help;
 mod imports;
 mod killed;
+mod membership;
 mod policy;
 mod serving;
 mod syncing;

@@ -121,6 +121,7 @@ impl Docs {
             self.cache.remove(&live);
         }
         self.parsing.remove(doc);
+        self.drop_copy(doc);
         self.dismiss(doc);
         if existed {
             self.effects.push_back(Effect::Event(Event::Deleted { doc: doc.clone(), origin }));
@@ -151,7 +152,9 @@ impl Docs {
         if attention.opening {
             self.effects.push_back(Effect::Event(Event::Opened { doc: doc.clone() }));
         }
-        for conn in std::mem::take(&mut attention.waiters) {
+        let mut waiters = std::mem::take(&mut attention.waiters);
+        waiters.append(&mut attention.copiers);
+        for conn in waiters {
             self.effects.push_back(Effect::Wake { conn, doc: doc.clone() });
         }
         for incoming in std::mem::take(&mut attention.inbox) {

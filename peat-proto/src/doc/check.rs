@@ -1,8 +1,8 @@
 //! The invariants of the index, the cache and what is on its way to the store.
 
-use super::Docs;
 use super::document::{Document, Phase};
 use super::scopes::{Scope, ScopeMask, Sum};
+use super::{Attention, Docs};
 use crate::check::Violation;
 use crate::heads::Heads;
 use crate::id::{ConnId, DocId};
@@ -48,7 +48,8 @@ impl Docs {
     pub(crate) fn attends(&self, doc: &DocId, conn: ConnId) -> bool {
         let busy = self.get(doc).is_some_and(|document| matches!(document.phase, Phase::Busy));
         let attention = self.attention.get(doc);
-        busy || attention.is_some_and(|attention| attention.waiters.contains(&conn) || !attention.inbox.is_empty())
+        let waits = |attention: &Attention| attention.waiters.contains(&conn) || attention.copiers.contains(&conn);
+        busy || attention.is_some_and(|attention| waits(attention) || !attention.inbox.is_empty())
     }
 
     /// Evicts everything that may be.

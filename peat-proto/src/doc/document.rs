@@ -247,6 +247,13 @@ impl Document {
         }
     }
 
+    /// Whether what the store has is as good as a saved form: one chunk, or very few bytes.
+    pub(crate) fn is_compact(&self) -> bool {
+        const SMALL: u64 = 2 << 10;
+        const LARGE: u64 = 64 << 10;
+        self.is_clean() && self.bytes <= if self.chunks == 1 { LARGE } else { SMALL }
+    }
+
     /// Whether its memory may be given up.
     pub(crate) fn is_clean(&self) -> bool {
         self.unsaved.is_none()

@@ -25,11 +25,25 @@ impl Docs {
         self.ready.insert(doc.clone());
     }
 
+    /// Calls `Wake` for this connection once the bytes that the store has of a cold document are in memory.
+    pub(crate) fn await_stored(&mut self, doc: &DocId, conn: ConnId) {
+        self.attention.entry(doc.clone()).or_default().copiers.insert(conn);
+        self.fetch(doc);
+    }
+
+    /// Lets go of the bytes that the store has of a document.
+    pub(crate) fn drop_copy(&mut self, doc: &DocId) {
+        if let Some(copy) = self.copies.remove(doc) {
+            self.copied_bytes = self.copied_bytes.saturating_sub(copy.len());
+        }
+    }
+
     /// Forgets what a connection waited for.
     pub(crate) fn disregard(&mut self, conn: ConnId) {
         let mut idle = Vec::new();
         self.attention.retain(|doc, attention| {
-            if attention.waiters.remove(&conn) && attention.is_idle() {
+            let waited = attention.waiters.remove(&conn) | attention.copiers.remove(&conn);
+            if waited && attention.is_idle() {
                 idle.push(doc.clone());
             }
             !attention.is_idle()
@@ -69,6 +83,9 @@ impl Docs {
             // It was deleted meanwhile.
             return self.start_loads();
         }
+        if self.copy_out(&doc, &chunks) {
+            return self.start_loads();
+        }
         let size: u64 = chunks.iter().map(|chunk| chunk.len() as u64).sum();
         if size > self.load_inline {
             if let Some(document) = self.get_mut(&doc) {
@@ -85,6 +102,38 @@ impl Docs {
                 None => self.quarantine(doc, StoreFault::Damaged),
             }
         }
+    }
+
+    /// Keeps the bytes as they are, if nobody wants more; whether that is so.
+    fn copy_out(&mut self, doc: &DocId, chunks: &[Bytes]) -> bool {
+        /// Copies that are held at once: 4 MiB, some 15,000 small documents. Beyond it all are asked for anew.
+        const MOST: usize = 4 << 20;
+        let loading = self.get(doc).is_some_and(|document| matches!(document.phase, Phase::Loading));
+        let Some(attention) = self.attention.get_mut(doc).filter(|_| loading) else { return false };
+        let copiers = std::mem::take(&mut attention.copiers);
+        if !attention.is_idle() {
+            attention.waiters.extend(copiers);
+            return false;
+        }
+        self.attention.remove(doc);
+        if self.copied_bytes > MOST {
+            self.copies.clear();
+            self.copied_bytes = 0;
+        }
+        let copy = match chunks {
+            [one] => one.clone(),
+            several => several.concat().into(),
+        };
+        self.drop_copy(doc);
+        self.copied_bytes += copy.len();
+        self.copies.insert(doc.clone(), copy);
+        if let Some(document) = self.get_mut(doc) {
+            document.phase = Phase::Cold;
+        }
+        for conn in copiers {
+            self.effects.push_back(Effect::Wake { conn, doc: doc.clone() });
+        }
+        true
     }
 
     pub(crate) fn load_failed(&mut self, load: LoadId, fault: StoreFault) {
@@ -127,12 +176,15 @@ impl Docs {
         let Some(document) = self.classes[class].get_mut(&doc) else { return };
         self.cache.insert(&doc, &mut live);
         document.phase = Phase::Live(live);
+        self.drop_copy(&doc);
         self.announce_open(&doc);
         if let Some(attention) = self.attention.get_mut(&doc) {
             if !attention.inbox.is_empty() || attention.save {
                 self.ready.insert(doc.clone());
             }
-            for conn in std::mem::take(&mut attention.waiters) {
+            let mut waiters = std::mem::take(&mut attention.waiters);
+            waiters.append(&mut attention.copiers);
+            for conn in waiters {
                 self.effects.push_back(Effect::Wake { conn, doc: doc.clone() });
             }
             if attention.is_idle() {
@@ -159,7 +211,9 @@ impl Docs {
         if attention.opens > 0 {
             self.effects.push_back(Effect::Event(Event::OpenFailed { doc: doc.clone(), fault }));
         }
-        for conn in std::mem::take(&mut attention.waiters) {
+        let mut waiters = std::mem::take(&mut attention.waiters);
+        waiters.append(&mut attention.copiers);
+        for conn in waiters {
             self.effects.push_back(Effect::Denied { conn, doc: doc.clone() });
         }
         for incoming in std::mem::take(&mut attention.inbox) {

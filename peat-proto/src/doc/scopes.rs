@@ -31,6 +31,8 @@ pub(crate) struct Scopes {
     key: SetKey,
     sets: [SymbolSet<DocId>; 4],
     progress: Progress,
+    /// Counts the changes.
+    version: u64,
 }
 
 /// How much of the index the sets hold: all of it, or, while they are made anew, what was come to so far.
@@ -47,6 +49,15 @@ impl Scope {
 
     pub(crate) fn direction(self) -> Direction {
         self.0
+    }
+
+    /// Where an offer of a collection of this direction belongs; nowhere if it is none.
+    pub(crate) fn of(offer: Offer<'_>, direction: Direction) -> Option<Self> {
+        match offer {
+            Offer::Nothing => None,
+            Offer::Heads(_) => Some(Self::of_document(direction)),
+            Offer::Marker(marker) => Some(Self::of_marker(marker, direction)),
+        }
     }
 
     /// Where a document of a collection belongs.
@@ -92,6 +103,10 @@ impl ScopeMask {
         self.0 |= 1 << scope.index();
     }
 
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     pub(crate) fn contains(self, scope: Scope) -> bool {
         self.0 & (1 << scope.index()) != 0
     }
@@ -122,7 +137,7 @@ impl Sum {
 
 impl Scopes {
     pub(crate) fn new(key: SetKey) -> Self {
-        Self { key, sets: Default::default(), progress: Progress::Complete }
+        Self { key, sets: Default::default(), progress: Progress::Complete, version: 0 }
     }
 
     /// Whether the sets hold all that is offered. Nothing can be compared while they do not.
@@ -132,8 +147,14 @@ impl Scopes {
 
     /// Begins anew, under another table; [`Docs::rebuild`] goes on from there.
     pub(super) fn restart(&mut self) {
+        self.version += 1;
         self.sets = Default::default();
         self.progress = Progress::UpTo(None);
+    }
+
+    /// Moves with every change.
+    pub(crate) fn version(&self) -> u64 {
+        self.version
     }
 
     /// Names the key of the symbols.
@@ -146,6 +167,7 @@ impl Scopes {
         if self.has_come_to(table, doc)
             && let Some((scope, item)) = self.item(table, doc, offer)
         {
+            self.version += 1;
             self.sets[scope.index()].insert(&item, doc.clone());
         }
     }
@@ -155,6 +177,7 @@ impl Scopes {
         if self.has_come_to(table, doc)
             && let Some((scope, item)) = self.item(table, doc, offer)
         {
+            self.version += 1;
             self.sets[scope.index()].remove(&item);
         }
     }
@@ -169,17 +192,13 @@ impl Scopes {
 
     /// The element that an offer is, and its scope; none for what is not offered.
     pub(crate) fn item(&self, table: &Table, doc: &DocId, offer: Offer<'_>) -> Option<(Scope, Item)> {
-        let direction = table.of(doc).direction;
-        match offer {
-            Offer::Nothing => None,
-            Offer::Heads(heads) => {
-                Some((Scope::of_document(direction), Item::new(&self.key, doc, 0, State::Heads(heads))))
-            }
-            Offer::Marker(marker) => {
-                let item = Item::new(&self.key, doc, marker.incarnation, State::Marker(&marker.encode()));
-                Some((Scope::of_marker(marker, direction), item))
-            }
-        }
+        let scope = Scope::of(offer, table.of(doc).direction)?;
+        let item = match offer {
+            Offer::Nothing => return None,
+            Offer::Heads(heads) => Item::new(&self.key, doc, 0, State::Heads(heads)),
+            Offer::Marker(marker) => Item::new(&self.key, doc, marker.incarnation, State::Marker(&marker.encode())),
+        };
+        Some((scope, item))
     }
 
     pub(crate) fn sum(&self, mask: ScopeMask) -> Sum {
@@ -232,6 +251,7 @@ impl Docs {
             }
         }
         self.scopes.progress = Progress::Complete;
+        self.scopes.version += 1;
         false
     }
 }

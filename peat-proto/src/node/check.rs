@@ -42,6 +42,16 @@ impl Node {
                 Violation::of_conn(holds, "what is queued is an exchange", conn.id, Some(doc))?;
             }
         }
+        for (class, (doc, _)) in &conn.transfers {
+            let holds = conn.exchanges.get(doc).is_some_and(|exchange| exchange.is_waiting());
+            Violation::of_conn(
+                holds && self.docs.class(doc) == *class,
+                "what is sent in pieces is an exchange",
+                conn.id,
+                Some(doc),
+            )?;
+        }
+        rule(conn.receipts.keys().all(|doc| conn.exchanges.contains_key(doc)), "receipts are about exchanges")?;
         for (time, doc) in &conn.timers {
             let deadline = conn.exchanges.get(doc).and_then(|exchange| exchange.deadline);
             Violation::of_conn(deadline == Some(*time), "a timer belongs to an exchange", conn.id, Some(doc))?;
@@ -53,7 +63,9 @@ impl Node {
             rule(stands, "a queued exchange stands in the queue")?;
             let timer = exchange.deadline.map(|time| (time, doc.clone()));
             rule(timer.is_none_or(|entry| conn.timers.contains(&entry)), "a deadline has a timer")?;
+            let deferred = conn.deferred.get(&self.docs.class(doc)).is_some_and(|deferred| deferred.contains(doc));
             let awaits = exchange.queued.is_some() || exchange.is_waiting() || self.docs.attends(doc, conn.id);
+            let awaits = awaits || (deferred && conn.transfers.contains_key(&self.docs.class(doc)));
             rule(awaits, "an exchange waits for something that will come")?;
             let born = self.docs.get(doc).filter(|document| !document.offered.is_empty());
             let equal = born.is_some_and(|document| conn.equal.contains(document.slot));

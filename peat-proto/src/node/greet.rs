@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::Node;
 use crate::id::{ConnId, Invitation, PeerId};
 use crate::io::{CloseCode, Event, Link, Output, Role, Wire};
 use crate::peer::connection::{Conn, Phase};
 use crate::peer::window::Window;
-use crate::wire::Hello;
+use crate::wire::v1::{Handshake, HandshakeError, Hello, Secrets};
 
 impl Node {
     pub(super) fn connected(&mut self, id: ConnId, peer: PeerId, link: Link) {
@@ -33,9 +35,18 @@ impl Node {
         let deadline = self.now.mono + self.config.hello_deadline;
         let again = (!link.reliable).then(|| self.now.mono + self.config.retry_min);
         let window = Window::new(link.rtt, self.config.window_min, self.config.window_max);
-        let mut conn = Conn::new(id, peer, link, Phase::Greeting { deadline, again }, window);
+        let hello = Hello {
+            least: Hello::VERSION,
+            newest: Hello::VERSION,
+            nonce: self.nonce(id),
+            boot: self.boot,
+            abilities: Hello::PACKED,
+            largest: self.config.max_snapshot as u64,
+        };
+        let handshake = Handshake::new(&link, self.local, peer, self.secrets(&peer, link.role), hello);
+        let mut conn = Conn::new(id, peer, link, Phase::Greeting { deadline, again }, window, handshake);
         conn.kin = self.kin(&peer);
-        conn.control.push_back(self.hello(&conn).frame());
+        conn.control.push_back(conn.handshake.hello());
         self.conns.insert(id, conn);
     }
 
@@ -69,6 +80,8 @@ impl Node {
     pub(super) fn forget(&mut self, peer: PeerId) {
         self.wanted.unwant(&peer);
         self.admitted.remove(&peer);
+        self.inward.remove(&peer);
+        self.assemblies.forget(peer, None);
         self.docs.forget_peer(peer);
         for id in self.conns_of(&peer) {
             self.close_conn(id, CloseCode::NotAdmitted);
@@ -79,28 +92,38 @@ impl Node {
     }
 
     /// A greeting arrived.
-    pub(super) fn greeted(&mut self, id: ConnId, hello: &Hello) {
+    pub(super) fn greeted(&mut self, id: ConnId, body: Bytes) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        if conn.boot.replace(hello.boot).is_some() {
-            // Said again: our answer may have been lost.
-            if conn.is_serving() && !conn.link.reliable {
-                conn.survey.due = Some(self.now.mono);
-                // Who has said its digest has heard our greeting.
-                if conn.survey.got.is_none() {
-                    self.say_hello(id);
-                }
-            }
+        if let Err(error) = conn.handshake.heard_hello(body) {
+            return self.handshake_failed(id, &error);
+        }
+        let Some(boot) = conn.handshake.peer().map(|hello| hello.boot) else { return };
+        let first = conn.boot.replace(boot).is_none();
+        let peer = conn.peer;
+        if first && !self.resolve_duplicates(id, peer) {
+            return;
+        }
+        // Said again: our proof may have been lost.
+        self.prove(id);
+    }
+
+    /// A proof arrived.
+    pub(super) fn proven(&mut self, id: ConnId, body: Bytes) {
+        let Some(conn) = self.conns.get(&id) else { return };
+        let proven = match conn.handshake.heard_proof(body) {
+            Ok(proven) => proven,
+            Err(error) => return self.handshake_failed(id, &error),
+        };
+        if !matches!(conn.phase, Phase::Greeting { .. }) {
             return;
         }
         let peer = conn.peer;
-        if !self.resolve_duplicates(id, peer) {
-            return;
-        }
-        if self.config.admission.open || self.config.admission.allow.contains(&peer) || self.admitted.contains(&peer) {
+        let admission = &self.config.admission;
+        let known = admission.open || admission.allow.contains(&peer) || self.admitted.contains(&peer);
+        if known {
             return self.serve(id);
         }
-        let invited = hello.invitation.is_some_and(|shown| self.config.admission.invitations.contains(&shown));
-        if !invited && !self.wanted.contains(&peer) {
+        if !proven.formation && !proven.invitation && !self.wanted.contains(&peer) {
             return self.close_conn(id, CloseCode::NotAdmitted);
         }
         // Written down before the first document is served.
@@ -123,31 +146,54 @@ impl Node {
     /// Says the greeting again, on a link that may have lost it.
     pub(super) fn greet_again(&mut self, id: ConnId, wait: Duration) {
         let next = self.now.mono + wait;
-        if let Some(Phase::Greeting { again, .. }) = self.conns.get_mut(&id).map(|conn| &mut conn.phase) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        if let Phase::Greeting { again, .. } = &mut conn.phase {
             *again = Some(next);
         }
         self.say_hello(id);
+        self.prove(id);
     }
 
-    /// Puts the greeting in front of everything else, unless it waits there already.
+    /// Puts the greeting in front of everything else, unless something waits there already.
     pub(super) fn say_hello(&mut self, id: ConnId) {
-        let Some(frame) = self.conns.get(&id).map(|conn| self.hello(conn).frame()) else { return };
         if let Some(conn) = self.conns.get_mut(&id)
             && conn.control.is_empty()
         {
-            conn.control.push_back(frame);
+            conn.control.push_back(conn.handshake.hello());
             self.stats.retries += 1;
         }
     }
 
+    /// Proves who we are, once we know to whom.
+    fn prove(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(&id)
+            && let Some(proof) = conn.handshake.proof()
+            && !conn.control.contains(&proof)
+        {
+            conn.control.push_back(proof);
+        }
+    }
+
+    fn handshake_failed(&mut self, id: ConnId, error: &HandshakeError) {
+        match self.conns.get(&id) {
+            // A datagram may have been overtaken, or not be what it was.
+            Some(conn) if !conn.link.reliable && !matches!(error, HandshakeError::Version { .. }) => {
+                self.stats.malformed += 1;
+            }
+            _ => self.close_conn(id, error.code()),
+        }
+    }
+
     fn serve(&mut self, id: ConnId) {
+        let model = self.conns.get(&id).and_then(|conn| self.inward.get(&conn.peer).copied());
         let Some(conn) = self.conns.get_mut(&id) else { return };
         conn.phase = Phase::Serving;
-        conn.survey.due = Some(self.now.mono);
+        conn.survey.recall(model);
         let peer = conn.peer;
         self.wanted.served(&peer);
         self.event(Event::Up { conn: id, peer });
         self.legacy_give_way(&peer);
+        self.say_terms(id);
     }
 
     /// Keeps one of several connections to the same peer; false if that is not this one.
@@ -176,17 +222,26 @@ impl Node {
         self.conns.values().filter(|conn| conn.peer == *peer).map(|conn| conn.id).collect()
     }
 
-    fn hello(&self, conn: &Conn) -> Hello {
-        let invitation = match conn.link.role {
-            Role::Dialled => self.wanted.invitation(&conn.peer),
-            Role::Accepted => None,
-        };
-        Hello { boot: self.boot, invitation }
+    /// What we may prove to this peer, or have proven by it.
+    fn secrets(&self, peer: &PeerId, role: Role) -> Secrets {
+        let admission = &self.config.admission;
+        match role {
+            Role::Dialled => Secrets::new(admission.formation.as_ref(), &self.wanted.invitation(peer)),
+            Role::Accepted => Secrets::new(admission.formation.as_ref(), &admission.invitations),
+        }
+    }
+
+    /// Bytes that were never used before, in this boot or another.
+    fn nonce(&mut self, id: ConnId) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_derive_key("peat 2026 nonce v1");
+        hasher.update(&self.secret).update(&self.boot.to_be_bytes()).update(&id.0.to_be_bytes());
+        *hasher.finalize().as_bytes()
     }
 
     /// Forgets a connection and everything that hangs on it.
     fn drop_conn(&mut self, id: ConnId) -> Option<Conn> {
         let conn = self.conns.remove(&id)?;
+        self.remember_inward(&conn);
         let counted: usize = conn.streams.values().map(|stream| stream.counted).sum();
         self.receiving = self.receiving.saturating_sub(counted);
         self.docs.disregard(id);

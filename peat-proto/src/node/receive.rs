@@ -4,10 +4,16 @@ use bytes::Bytes;
 
 use super::Node;
 use crate::id::{ConnId, DocId, StreamId};
-use crate::io::{CloseCode, Event, Lane, Output, Refusal};
+use crate::io::{CloseCode, Lane, Output};
+use crate::peer::bits::Bits;
 use crate::peer::connection::Phase;
-use crate::store::Record;
-use crate::wire::{Batch, Body, ControlError, Delta, Entry, Frame, FrameError, Hello, Incoming, MessageType, Summary};
+use crate::wire::v1::{
+    Ask, Body, BodyError, Caps, Cells, Entries, Entry, EntryError, Frame, FrameError, Incoming, Kind, Ping, Pong, Pull,
+    Shares, Summary, Terms, Want,
+};
+
+/// Answers to pings that may wait.
+const MAX_PONGS: usize = 4;
 
 impl Node {
     pub(super) fn received(&mut self, id: ConnId, stream: StreamId, bytes: Bytes, fin: bool) {
@@ -102,9 +108,13 @@ impl Node {
     fn read_frames(&mut self, id: ConnId, stream: StreamId) -> Result<(), FrameError> {
         loop {
             let Some(conn) = self.conns.get_mut(&id) else { return Ok(()) };
-            let caps = if conn.is_serving() { &self.caps } else { &self.stranger_caps };
+            let caps = match conn.phase {
+                Phase::Greeting { .. } => Caps::STRANGER,
+                Phase::Admitting { .. } => Caps { entries: 0, ..Caps::PEER },
+                Phase::Serving => Caps::PEER,
+            };
             let Some(incoming) = conn.streams.get_mut(&stream) else { return Ok(()) };
-            match incoming.assembler.next(caps)? {
+            match incoming.assembler.next(&caps)? {
                 None => return Ok(()),
                 Some(Incoming::Skipped { .. }) => self.stats.skipped += 1,
                 Some(Incoming::Frame(frame)) => {
@@ -122,7 +132,8 @@ impl Node {
     /// A lane on which frames cannot be told apart any more takes its connection with it; a datagram only itself.
     fn framing_lost(&mut self, id: ConnId, stream: StreamId, error: &FrameError) {
         let code = match error {
-            FrameError::PayloadTooLong { .. } => CloseCode::TooLarge,
+            FrameError::TooLong { .. } => CloseCode::TooLarge,
+            FrameError::Unknown { .. } => CloseCode::Version,
             _ => CloseCode::BadFrame,
         };
         match self.conns.get(&id) {
@@ -135,87 +146,80 @@ impl Node {
     }
 
     /// A fault that ends a reliable connection, and costs a datagram link no more than the datagram.
-    fn fault(&mut self, id: ConnId, code: CloseCode) {
+    pub(super) fn fault(&mut self, id: ConnId, code: CloseCode) {
         match self.conns.get(&id) {
             Some(conn) if conn.link.reliable => self.close_conn(id, code),
             _ => self.stats.malformed += 1,
         }
     }
 
-    fn frame(&mut self, id: ConnId, frame: Frame) {
+    fn frame(&mut self, id: ConnId, Frame { kind, body }: Frame) {
         let Some(conn) = self.conns.get(&id) else { return };
-        let greeted = !matches!(conn.phase, Phase::Greeting { .. });
-        let serving = conn.is_serving();
-        match frame.kind {
-            MessageType::Hello => match Hello::decode(frame.payload) {
-                Ok(hello) => self.greeted(id, &hello),
-                Err(ControlError::Version { .. }) => self.close_conn(id, CloseCode::Version),
-                Err(_) => self.fault(id, CloseCode::BadFrame),
-            },
-            MessageType::Summary if greeted => match Summary::decode(frame.payload) {
-                Ok(summary) => self.summarised(id, summary),
-                Err(_) => self.fault(id, CloseCode::BadFrame),
-            },
-            MessageType::Delta if serving => match frame.doc() {
-                Ok(doc) => self.delta(id, &doc, frame.payload),
-                Err(_) => self.stats.refused += 1,
-            },
-            MessageType::Snapshot if serving => match frame.doc() {
-                Ok(doc) => self.snapshot(id, &doc, frame.payload),
-                Err(_) => self.stats.refused += 1,
-            },
-            MessageType::Batch if serving => self.batch(id, frame.payload),
-            MessageType::Summary | MessageType::Delta | MessageType::Snapshot | MessageType::Batch => {
-                self.fault(id, CloseCode::Unexpected);
-            }
-            MessageType::Tombstone
-            | MessageType::Tombstones
-            | MessageType::NegentropyInit
-            | MessageType::NegentropyResponse => self.stats.skipped += 1,
-        }
-    }
-
-    /// A bad entry costs itself; a batch whose layout is broken is refused whole.
-    fn batch(&mut self, id: ConnId, payload: Bytes) {
-        let Ok(batch) = Batch::decode(payload) else {
-            self.stats.refused += 1;
-            return;
+        let proven = !matches!(conn.phase, Phase::Greeting { .. });
+        let outcome = match kind {
+            Kind::Hello => return self.greeted(id, body),
+            Kind::Proof => return self.proven(id, body),
+            Kind::Ping => Ping::decode(body).map(|ping| self.pinged(id, ping)),
+            Kind::Pong => Pong::decode(body).map(|pong| self.ponged(id, pong)),
+            _ if !proven => return self.fault(id, CloseCode::Unexpected),
+            Kind::Terms => Terms::decode(body).map(|terms| self.heard_terms(id, terms)),
+            _ if !conn.is_serving() => return self.fault(id, CloseCode::Unexpected),
+            Kind::Summary => Summary::decode(body).map(|summary| self.summarised(id, summary)),
+            Kind::Pull => Pull::decode(body).map(|pull| self.heard_pull(id, &pull)),
+            Kind::Cells => Cells::decode(body).map(|cells| self.heard_cells(id, &cells)),
+            Kind::Want => Want::decode(body).map(|want| self.heard_want(id, want)),
+            Kind::Ask => Ask::decode(body).map(|ask| self.heard_ask(id, ask)),
+            Kind::Shares => Shares::decode(body).map(|shares| self.heard_shares(id, shares)),
+            Kind::Entries => Entries::decode(body).map(|entries| self.entries(id, &entries)),
+            Kind::Packed => self.packer.unpack(body).map(|entries| self.entries(id, &entries)),
         };
-        if batch.trailing > 0 {
-            self.stats.trailing += 1;
+        match outcome {
+            Ok(()) => {}
+            // A field of a later version that must be understood.
+            Err(BodyError::Unknown { .. }) => self.fault(id, CloseCode::Version),
+            Err(_) => self.fault(id, CloseCode::BadFrame),
         }
-        for entry in batch.entries() {
+    }
+
+    /// A bad entry costs itself and not its neighbours; one of a later version that must be understood costs the
+    /// connection.
+    fn entries(&mut self, id: ConnId, entries: &Entries) {
+        for entry in entries.each() {
             match entry {
-                Ok(Entry::Document { doc, body: Body::Delta(payload) }) => self.delta(id, &doc, payload),
-                Ok(Entry::Document { doc, body: Body::Snapshot(payload) }) => self.snapshot(id, &doc, payload),
-                Ok(Entry::Tombstone(_)) | Err(_) => self.stats.entries_skipped += 1,
+                Ok(Entry { doc, body }) => self.entry(id, &doc, body),
+                Err(EntryError::Unknown { .. }) => return self.fault(id, CloseCode::Version),
+                Err(_) => self.stats.entries_skipped += 1,
             }
         }
     }
 
-    fn delta(&mut self, id: ConnId, doc: &DocId, payload: Bytes) {
-        match Delta::decode(payload) {
-            Ok(delta) if delta.heads.len().max(delta.need.len()) > Record::MAX_HEADS => {
-                self.refuse(id, doc, Refusal::TooManyHeads);
-            }
-            Ok(delta) => self.heard(id, doc, delta),
-            Err(_) => self.refuse(id, doc, Refusal::Invalid),
+    fn entry(&mut self, id: ConnId, doc: &DocId, body: Body) {
+        match body {
+            Body::Word(word) => self.heard(id, doc, &word),
+            Body::Saved(saved) => self.heard_whole(id, doc, saved),
+            Body::Marker(marker) => self.heard_marker(id, doc, &marker),
+            Body::Refused(refused) => self.heard_refused(id, doc, &refused),
+            Body::Piece(piece) => self.heard_piece(id, doc, piece),
+            Body::Held(held) => self.heard_held(id, doc, &held),
         }
     }
 
-    fn snapshot(&mut self, id: ConnId, doc: &DocId, payload: Bytes) {
-        if payload.is_empty() {
-            // Loads as an empty document, which is no document.
-            return self.refuse(id, doc, Refusal::Invalid);
+    fn pinged(&mut self, id: ConnId, ping: Ping) {
+        let pong = Pong { number: ping.number }.frame();
+        if let Some(conn) = self.conns.get_mut(&id)
+            && !conn.control.contains(&pong)
+            && conn.control.len() < MAX_PONGS
+        {
+            conn.control.push_back(pong);
         }
-        self.heard_snapshot(id, doc, payload);
     }
 
-    /// Counts and reports a document payload that was not applied.
-    pub(super) fn refuse(&mut self, id: ConnId, doc: &DocId, reason: Refusal) {
-        self.stats.refused += 1;
-        if let Some(peer) = self.conns.get(&id).map(|conn| conn.peer) {
-            self.event(Event::Refused { peer, doc: doc.clone(), reason });
+    fn ponged(&mut self, id: ConnId, pong: Pong) {
+        let now = self.now.mono;
+        if let Some(conn) = self.conns.get_mut(&id)
+            && let Some(sent) = conn.pinged.take().filter(|sent| sent.as_micros() == pong.number)
+        {
+            conn.window.note_rtt(now.since(sent));
         }
     }
 
@@ -226,13 +230,20 @@ impl Node {
         match lane {
             Lane::Control if conn.is_serving() => {
                 conn.survey.doubt(now, settle);
-                self.say_hello(id);
+                if let Some(asking) = &mut conn.survey.asking {
+                    asking.repeat();
+                }
+                self.repeat_terms(id);
             }
             Lane::Control => self.greet_again(id, self.config.retry_min),
             // V1 has no others.
             Lane::Once(_) | Lane::Pulse | Lane::Dialogue => {}
             Lane::Class(class) => {
-                let waiting = conn.exchanges.iter().filter(|(_, exchange)| exchange.is_waiting());
+                // What is sent in pieces begins again behind what is known to be there.
+                conn.rewind(class);
+                let moving = conn.transfers.get(&class).map(|(doc, _)| doc);
+                let waiting =
+                    conn.exchanges.iter().filter(|(doc, exchange)| exchange.is_waiting() && Some(*doc) != moving);
                 let docs: Vec<DocId> =
                     waiting.map(|(doc, _)| doc.clone()).filter(|doc| self.docs.class(doc) == class).collect();
                 for doc in docs {
@@ -242,6 +253,8 @@ impl Node {
                     }
                     conn.enqueue(class, &doc);
                 }
+                // What was sent without waiting for an answer may be lost too.
+                conn.equal = Bits::default();
                 conn.survey.doubt(now, settle);
             }
         }

@@ -7,7 +7,7 @@ use super::Node;
 use crate::error::{DeleteError, EditError};
 use crate::id::{ConnId, DocId, EditId, PeerId};
 use crate::io::Refusal;
-use crate::policy::kin::{Family, Kin, sends, takes};
+use crate::policy::kin::{Family, Kin, takes};
 use crate::policy::{Deletion, Policy, Table};
 use crate::store::Facts;
 use crate::time::Now;
@@ -95,18 +95,18 @@ impl Node {
     fn doubt_all(&mut self) {
         let (now, settle) = (self.now.mono, self.config.settle);
         for conn in self.conns.values_mut().filter(|conn| conn.is_serving()) {
+            conn.rested = None;
             conn.survey.doubt(now, settle);
+        }
+        for id in self.conns.keys().copied().collect::<Vec<_>>() {
+            if self.conns.get(&id).is_some_and(|conn| conn.is_serving()) {
+                self.say_terms(id);
+            }
         }
     }
 
     pub(super) fn kin(&self, peer: &PeerId) -> Option<Kin> {
         self.config.family.of(peer)
-    }
-
-    /// Whether this collection's documents are sent on this connection.
-    pub(super) fn may_send(&self, id: ConnId, doc: &DocId) -> bool {
-        let kin = self.conns.get(&id).and_then(|conn| conn.kin);
-        sends(self.docs.policy().of(doc).direction, kin)
     }
 
     /// Whether what arrives on this connection is taken.

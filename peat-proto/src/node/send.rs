@@ -7,27 +7,32 @@ use bytes::Bytes;
 use super::Node;
 use crate::doc::View;
 use crate::doc::document::Offer;
+use crate::doc::scopes::Scope;
 use crate::id::{ConnId, DocId};
 use crate::io::{Lane, Output};
-use crate::peer::connection::CONTROL_BYTES;
+use crate::peer::connection::{CONTROL_BYTES, Conn};
 use crate::policy::Class;
-use crate::policy::kin::sends;
-use crate::sync::exchange::{Exchange, Message, Step, statement};
-use crate::wire::{Batch, BatchBuilder, Body, Entry};
+use crate::sync::exchange::{Exchange, Message, Rights, Step};
+use crate::sync::pieces::Transfer;
+use crate::wire::v1::{Body, EntriesBuilder, Entry, Form, Hello, Refused, Saved, Word};
 
 /// Documents that a list passes over in one go without finding one to name.
 const LIST_STEP: usize = 1024;
 
 /// Exchanges that a push to an empty peer keeps under way: their documents are loaded and sent meanwhile.
-const PUSH_AHEAD: usize = 128;
+pub(super) const PUSH_AHEAD: usize = 128;
 
-/// Entries of one frame and what they add up to.
-#[derive(Default)]
-struct Filling {
-    entries: Vec<Entry>,
-    bytes: usize,
-    data: bool,
-}
+/// Bytes of entries from which on they are compressed: less gains nothing.
+const WORTH_PACKING: usize = 1 << 10;
+
+/// How much larger than a frame entries may be that compress well.
+const MAX_RATIO: usize = 4;
+
+/// Bytes that the head of an entry takes beside its name and a piece.
+const PIECE_HEAD: usize = 64;
+
+/// The smallest piece, unless it is the last: 1 KiB, so that heads stay below a tenth. Smaller wholes are not divided.
+const PIECE_MIN: usize = 1 << 10;
 
 impl Node {
     /// The next frame that has credit, if any: connections in turn, within one the most important class whose share is
@@ -39,6 +44,7 @@ impl Node {
             let Some((lane, frame, data)) = self.frame_for(id) else { continue };
             self.turn = id;
             let conn = self.conns.get_mut(&id)?;
+            conn.rested = None;
             conn.window.send(self.now.mono, frame.len(), lane == Lane::Control);
             for traffic in [&mut conn.traffic, &mut self.stats.traffic] {
                 traffic.frames_sent += 1;
@@ -64,19 +70,28 @@ impl Node {
 
     fn frame_for(&mut self, id: ConnId) -> Option<(Lane, Bytes, bool)> {
         let conn = self.conns.get_mut(&id)?;
+        let serving = conn.is_serving();
         if conn.window.is_open_for_control(CONTROL_BYTES) {
             if let Some(frame) = conn.control.pop_front() {
                 return Some((Lane::Control, frame, false));
             }
-            if conn.is_serving() && conn.survey.due.is_some_and(|due| due <= self.now.mono) {
-                let summary = conn.survey.say(self.docs.count(), self.docs.digest());
-                return Some((Lane::Control, summary.frame(), false));
+            if serving {
+                if conn.says_summary(self.now.mono) && self.docs.scopes.is_complete() {
+                    let ours = self.ours(self.conns.get(&id)?);
+                    let summary = self.conns.get_mut(&id)?.survey.say(&ours);
+                    return Some((Lane::Control, summary.frame(), false));
+                }
+                self.pursue(id);
+                if let Some(frame) = self.compare_frame(id) {
+                    return Some((Lane::Control, frame, false));
+                }
             }
         }
-        if !conn.is_serving() || !conn.window.is_open() {
+        if !serving || !self.conns.get(&id)?.window.is_open() {
             return None;
         }
         loop {
+            self.pursue(id);
             let most = self.push_ahead();
             let conn = self.conns.get_mut(&id)?;
             let class = conn.deficits.pick(|class| conn.has_work(class, most))?;
@@ -89,98 +104,186 @@ impl Node {
         }
     }
 
-    /// One frame of one class: what its exchanges have to say, then the list.
+    /// One frame of one class: what its exchanges have to say, then the list, then a piece of what is large.
     fn class_frame(&mut self, id: ConnId, class: Class) -> Option<(Bytes, bool)> {
         let conn = self.conns.get_mut(&id)?;
-        if let Some(frame) = conn.overhang.remove(&class) {
-            return Some((frame, true));
-        }
         let target = conn.window.frame_bytes(self.config.frame_bytes);
-        let mut filling = Filling::default();
-        while filling.bytes < target {
+        let packs = conn.handshake.peer().is_some_and(|hello| hello.abilities & Hello::PACKED != 0);
+        let budget = if packs { target * conn.ratio.clamp(16, 16 * MAX_RATIO) / 16 } else { target };
+        let moving = conn.transfers.contains_key(&class);
+        // What is large shares the frame with what is not.
+        let room = if moving { budget / 2 } else { budget };
+        let mut filling = Filling { builder: EntriesBuilder::new(usize::MAX), limit: budget, data: false };
+        if let Some(entry) = conn.overhang.remove(&class) {
+            filling.data = true;
+            filling.append(&entry);
+        }
+        while filling.builder.body().len() < room {
             let Some(doc) = self.conns.get_mut(&id)?.dequeue(class) else { break };
+            if let Some(entry) = self.receipt(id, &doc) {
+                filling.append(&entry);
+            }
             let Some((body, data)) = self.speak(id, class, &doc, target) else { continue };
-            let entry = Entry::Document { doc, body };
-            let len = entry.encoded_len();
-            if len > target && !filling.entries.is_empty() {
-                // Too large to share a frame: it goes next.
-                let frame = entry.frame().ok()?;
-                self.conns.get_mut(&id)?.overhang.insert(class, frame);
+            let entry = Entry { doc, body };
+            if !filling.push(&entry) {
+                // It goes first in the next frame.
+                self.conns.get_mut(&id)?.overhang.insert(class, entry);
                 break;
             }
-            filling.bytes += len;
             filling.data |= data;
-            filling.entries.push(entry);
-        }
-        if filling.bytes < target {
-            self.list(id, class, target, &mut filling);
-        }
-        self.pack(filling)
-    }
-
-    fn pack(&mut self, filling: Filling) -> Option<(Bytes, bool)> {
-        match filling.entries.as_slice() {
-            [] => None,
-            [entry] => Some((entry.frame().ok()?, filling.data)),
-            entries => {
-                self.next_batch += 1;
-                let id = (self.boot << 40) | (self.next_batch & ((1 << 40) - 1));
-                let most = self.config.max_batch.min(filling.bytes + Batch::HEADER + 64);
-                let mut batch = BatchBuilder::new(id, self.now.unix_ms, Batch::DEFAULT_TTL, most);
-                let all = entries.iter().all(|entry| batch.push(entry));
-                debug_assert!(all, "a batch has room for what was counted");
-                Some((batch.frame(), filling.data))
+            if let Body::Word(Word { asks: true, .. }) = entry.body
+                && let Some(remains) = self.remains(id, &entry.doc)
+            {
+                filling.append(&remains);
             }
         }
+        if filling.builder.body().len() < room && !self.conns.get(&id)?.overhang.contains_key(&class) {
+            self.list(id, class, room, &mut filling);
+        }
+        self.add_piece(id, class, target, &mut filling);
+        self.close_frame(id, packs, filling)
+    }
+
+    fn close_frame(&mut self, id: ConnId, packs: bool, filling: Filling) -> Option<(Bytes, bool)> {
+        if filling.builder.is_empty() {
+            return None;
+        }
+        let body = filling.builder.body();
+        if packs && body.len() >= WORTH_PACKING {
+            let packed = self.packer.pack(body);
+            let ratio = packed.as_ref().map_or(16, |frame| body.len() * 16 / frame.len().max(1));
+            if let Some(conn) = self.conns.get_mut(&id) {
+                // Down at once, up halfway: too much in a frame is worse than too little.
+                conn.ratio = if ratio < conn.ratio { ratio } else { (conn.ratio + ratio) / 2 };
+            }
+            if let Some(frame) = packed {
+                return Some((frame, filling.data));
+            }
+        }
+        Some((filling.builder.frame(), filling.data))
     }
 
     /// What one exchange says now, if anything.
     fn speak(&mut self, id: ConnId, class: Class, doc: &DocId, target: usize) -> Option<(Body, bool)> {
-        let snapshot_bytes = self.config.max_snapshot;
-        let sends = self.may_send(id, doc);
-        let conn = self.conns.get_mut(&id)?;
-        let view = if sends { self.docs.view(doc) } else { View::Unreadable };
-        let step = conn.exchanges.get_mut(doc)?.step(&view, target, snapshot_bytes);
+        let conn = self.conns.get(&id)?;
+        if conn.transfers.get(&class).is_some_and(|(moving, _)| moving == doc) {
+            // First all of what is on its way, and then their answer.
+            return None;
+        }
+        let rights = self.rights(conn, doc);
+        let largest = conn.handshake.peer().map_or(0, |hello| hello.largest);
+        let largest = self.config.max_snapshot.min(usize::try_from(largest).unwrap_or(usize::MAX));
+        let exchange = self.conns.get_mut(&id)?.exchanges.get_mut(doc)?;
+        let view = self.docs.view(doc);
+        let is_copy = matches!(view, View::Stored(..));
+        let step = exchange.step(&view, rights, target, largest);
+        if is_copy {
+            self.docs.drop_copy(doc);
+        }
         match step {
-            Step::Settled => {
-                self.settle_exchange(id, class, doc);
-                None
-            }
-            Step::SayAndSettle(delta) => {
-                self.settle_exchange(id, class, doc);
-                Some((Body::Delta(delta.encode()), false))
-            }
-            Step::Say { message, expects, more } => {
-                let tries = conn.exchanges.get(doc).map_or(0, |exchange| exchange.tries);
-                let conn = self.conns.get(&id)?;
-                let deadline = expects.then(|| self.now.mono + self.patience(conn, tries));
-                let conn = self.conns.get_mut(&id)?;
-                conn.set_deadline(doc, deadline);
-                if more {
-                    conn.enqueue(class, doc);
+            Step::Settled => self.settle_exchange(id, class, doc),
+            Step::SayAndSettle(message) => {
+                if let Some((form, whole)) = large(&message, target) {
+                    self.transfer(id, class, doc, form, whole);
+                    return None;
                 }
+                self.settle_exchange(id, class, doc);
+                return Some(body_of(message));
+            }
+            Step::SayAndEnd(message) => {
+                self.conns.get_mut(&id)?.end_exchange(class, doc);
+                return Some(body_of(message));
+            }
+            Step::Done => self.conns.get_mut(&id)?.end_exchange(class, doc),
+            Step::Say { message, expects, more } => {
                 self.docs.touch(doc);
-                Some(match message {
-                    Message::Snapshot(bytes) => (Body::Snapshot(bytes), true),
-                    Message::Delta(delta) => {
-                        let data = !delta.changes.is_empty();
-                        (Body::Delta(delta.encode()), data)
-                    }
-                })
+                if let Some((form, whole)) = large(&message, target) {
+                    self.transfer(id, class, doc, form, whole);
+                    // What is asked beside it does not wait for it.
+                    return match message {
+                        Message::Word(word) if word.asks => {
+                            Some((Body::Word(Word { changes: Vec::new(), ..word }), false))
+                        }
+                        _ => None,
+                    };
+                }
+                self.expect_answer(id, doc, expects);
+                if more {
+                    self.conns.get_mut(&id)?.enqueue(class, doc);
+                }
+                return Some(body_of(message));
             }
-            Step::Wait => None,
-            Step::NeedContent => {
-                self.docs.await_content(doc, id);
-                None
-            }
-            Step::NeedSaved => {
-                self.docs.await_saved(doc, id);
-                None
-            }
+            Step::Wait => {}
+            Step::NeedContent => self.docs.await_content(doc, id),
+            Step::NeedStored => self.docs.await_stored(doc, id),
+            Step::NeedSaved => self.docs.await_saved(doc, id),
             Step::Hopeless => {
+                let conn = self.conns.get_mut(&id)?;
                 conn.end_exchange(class, doc);
-                None
+                conn.survey.spoil();
             }
+        }
+        None
+    }
+
+    /// Which way changes of a document may go.
+    fn rights(&self, conn: &Conn, doc: &DocId) -> Rights {
+        let (plan, scope) = (conn.survey.plan(), self.scope(doc));
+        let (shared, policy) = (plan.shared.contains(scope), self.docs.policy().of(doc));
+        Rights {
+            sends: shared || plan.outward.contains(scope),
+            takes: (shared || plan.inward.contains(scope)) && self.may_take(conn.id, &policy).is_ok(),
+        }
+    }
+
+    /// Sets the deadline for an answer, if there is to be one.
+    fn expect_answer(&mut self, id: ConnId, doc: &DocId, expects: bool) {
+        let Some(conn) = self.conns.get(&id) else { return };
+        let tries = conn.exchanges.get(doc).map_or(0, |exchange| exchange.tries);
+        let deadline = expects.then(|| self.now.mono + self.patience(conn, tries));
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.set_deadline(doc, deadline);
+        }
+    }
+
+    /// Begins to send a whole in pieces, or waits for its turn.
+    fn transfer(&mut self, id: ConnId, class: Class, doc: &DocId, form: Form, whole: Bytes) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        if conn.transfers.contains_key(&class) {
+            if let Some(exchange) = conn.exchanges.get_mut(doc) {
+                exchange.take_back();
+            }
+            conn.set_deadline(doc, None);
+            conn.deferred.entry(class).or_default().insert(doc.clone());
+            return;
+        }
+        let mut transfer = Transfer::new(form, whole);
+        if let Some(held) = conn.exchanges.get(doc).and_then(|exchange| exchange.held) {
+            transfer.heard(&held);
+        }
+        conn.transfers.insert(class, (doc.clone(), transfer));
+        self.expect_answer(id, doc, true);
+    }
+
+    /// The next piece of what is large, as far as there is room for it.
+    fn add_piece(&mut self, id: ConnId, class: Class, target: usize, filling: &mut Filling) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let Some((doc, transfer)) = conn.transfers.get_mut(&class) else { return };
+        let doc = doc.clone();
+        let room = target.saturating_sub(filling.builder.body().len()).max(target / 2);
+        let most = room.saturating_sub(PIECE_HEAD + doc.as_str().len()).max(PIECE_MIN);
+        let Some(piece) = transfer.next(most) else { return };
+        let done = transfer.is_sent();
+        filling.data = true;
+        filling.append(&Entry { doc: doc.clone(), body: Body::Piece(piece) });
+        self.expect_answer(id, &doc, true);
+        if let Some(conn) = self.conns.get_mut(&id)
+            && done
+            && conn.link.reliable
+        {
+            conn.end_transfer(class);
+            // There may be more than was in the whole.
+            conn.enqueue(class, &doc);
         }
     }
 
@@ -194,8 +297,8 @@ impl Node {
         }
     }
 
-    /// Names heads of documents that the other side may not have, from where the list stopped.
-    fn list(&mut self, id: ConnId, class: Class, target: usize, filling: &mut Filling) {
+    /// Names what we have of documents that the other side may not have, from where the list stopped.
+    fn list(&mut self, id: ConnId, class: Class, room: usize, filling: &mut Filling) {
         let (most, push_ahead) = (self.config.max_exchanges, self.push_ahead());
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let Some(mut listing) = conn.survey.listing.take() else { return };
@@ -205,10 +308,10 @@ impl Node {
             let behind = listing.behind(class).cloned();
             let mut rest = self.docs.after(class, behind.as_ref());
             loop {
-                if filling.bytes >= target || steps >= LIST_STEP {
+                if filling.builder.body().len() >= room || steps >= LIST_STEP {
                     break;
                 }
-                if listing.push && conn.exchanges.len() + begun.len() >= push_ahead {
+                if !listing.push.is_empty() && conn.exchanges.len() + begun.len() >= push_ahead {
                     break;
                 }
                 let Some((doc, document)) = rest.next() else {
@@ -216,32 +319,90 @@ impl Node {
                     break;
                 };
                 steps += 1;
+                let scope = Scope::of(document.offer(), self.docs.policy().of(doc).direction);
+                let known = conn.equal.contains(document.slot) || conn.exchanges.contains_key(doc);
+                let pushed = scope.is_some_and(|scope| listing.push.contains(scope));
+                let named = scope.is_some_and(|scope| listing.names.contains(scope));
+                if !known && !conn.survey.is_excluded(doc) {
+                    if pushed {
+                        begun.push(doc.clone());
+                    } else if named
+                        && let Some(body) = statement(document.offer())
+                        && !filling.push(&Entry { doc: doc.clone(), body })
+                    {
+                        break;
+                    }
+                }
                 listing.advance(class, doc.clone());
-                let sent = matches!(document.offer(), Offer::Heads(_))
-                    && sends(self.docs.policy().of(doc).direction, conn.kin);
-                if !sent || conn.equal.contains(document.slot) || conn.exchanges.contains_key(doc) {
-                    continue;
-                }
-                if listing.push {
-                    begun.push(doc.clone());
-                } else {
-                    let body = Body::Delta(statement(&document.offered).encode());
-                    let entry = Entry::Document { doc: doc.clone(), body };
-                    filling.bytes += entry.encoded_len();
-                    filling.entries.push(entry);
-                }
             }
         }
+        let quiet = conn.link.reliable;
         for doc in begun {
-            let begin = || Exchange::at(crate::heads::Heads::NONE);
-            if conn.exchange(&doc, most, begin).is_some() {
+            if conn.exchange(&doc, most, || Exchange::push(quiet)).is_some() {
                 conn.enqueue(class, &doc);
             }
         }
-        if listing.is_done() {
-            conn.survey.surveyed = true;
-        } else {
+        if !listing.is_done() {
             conn.survey.listing = Some(listing);
         }
+    }
+}
+
+/// Entries of one frame.
+struct Filling {
+    builder: EntriesBuilder,
+    /// Bytes of all of them, unless there is only one.
+    limit: usize,
+    /// They carry changes or whole documents.
+    data: bool,
+}
+
+impl Filling {
+    /// Appends an entry if it fits, or is the first one; whether it did.
+    #[must_use]
+    fn push(&mut self, entry: &Entry) -> bool {
+        let held = self.builder.body().len();
+        (held == 0 || held + entry.encoded_len() <= self.limit) && self.builder.push(entry)
+    }
+
+    /// Appends what is small whatever the limit.
+    fn append(&mut self, entry: &Entry) {
+        let fits = self.builder.push(entry);
+        debug_assert!(fits, "a frame takes 1 MiB, and its limit is far below");
+    }
+}
+
+/// What is too large to share a frame with anything.
+fn large(message: &Message, target: usize) -> Option<(Form, Bytes)> {
+    let target = target.max(PIECE_MIN);
+    match message {
+        Message::Whole(whole, _) if whole.len() > target => Some((Form::Saved, whole.clone())),
+        Message::Word(Word { changes, .. }) => match changes.as_slice() {
+            [change] if change.len() > target => Some((Form::Changes, change.clone())),
+            _ => None,
+        },
+        Message::Whole(..) | Message::Marker(_) | Message::Refused(..) => None,
+    }
+}
+
+/// The body of an entry, and whether it carries changes or a whole document.
+fn body_of(message: Message) -> (Body, bool) {
+    match message {
+        Message::Word(word) => {
+            let data = !word.changes.is_empty();
+            (Body::Word(word), data)
+        }
+        Message::Whole(bytes, answer) => (Body::Saved(Saved { answer, bytes }), true),
+        Message::Marker(marker) => (Body::Marker(marker), true),
+        Message::Refused(reason, heads) => (Body::Refused(Refused { reason: reason.code(), heads }), false),
+    }
+}
+
+/// Says what we have, and wants no answer.
+fn statement(offer: Offer<'_>) -> Option<Body> {
+    match offer {
+        Offer::Nothing => None,
+        Offer::Heads(heads) => Some(Body::Word(Word { heads: heads.clone(), ..Word::default() })),
+        Offer::Marker(marker) => Some(Body::Marker(marker.encode().into())),
     }
 }

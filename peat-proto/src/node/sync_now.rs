@@ -122,7 +122,7 @@ impl Node {
             let Some(mut request) = self.requests.open.remove(&id) else { continue };
             let late = request.deadline <= self.now.mono;
             for (peer, progress) in &mut request.peers {
-                went_on |= self.pursue(id, *peer, &request.which, progress, late);
+                went_on |= self.pursue_request(id, *peer, &request.which, progress, late);
             }
             request.peers.retain(|_, progress| !progress.is_done());
             if request.peers.is_empty() {
@@ -167,7 +167,14 @@ impl Node {
         }
     }
 
-    fn pursue(&mut self, sync: SyncId, peer: PeerId, which: &Which, progress: &mut Progress, late: bool) -> bool {
+    fn pursue_request(
+        &mut self,
+        sync: SyncId,
+        peer: PeerId,
+        which: &Which,
+        progress: &mut Progress,
+        late: bool,
+    ) -> bool {
         let mut went_on = false;
         let conn = if late { None } else { self.serving_conn(&peer) };
         if conn != progress.conn || late {
@@ -209,12 +216,14 @@ impl Node {
         use crate::sync::exchange::Exchange;
         let Some(slot) = self.offered_slot(doc) else { return Begun::Now(SyncOutcome::Unknown) };
         let policy = self.docs.policy().of(doc);
-        if !self.may_send(id, doc) && self.may_take(id, &policy).is_err() {
+        let sends = self.conns.get(&id).is_some_and(|conn| self.goes_to(conn, doc));
+        if !sends && self.may_take(id, &policy).is_err() {
             return Begun::Now(SyncOutcome::NotRouted);
         }
         let most = self.config.max_exchanges;
         let Some(conn) = self.conns.get_mut(&id) else { return Begun::Now(SyncOutcome::Unreachable) };
         conn.equal.remove(slot);
+        conn.survey.include(doc);
         conn.watch.forget(doc);
         conn.end_exchange(policy.class, doc);
         if conn.exchange(doc, most, Exchange::unknown).is_none() {

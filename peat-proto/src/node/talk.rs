@@ -3,29 +3,33 @@
 use bytes::Bytes;
 
 use super::Node;
+use crate::doc::Buried;
+use crate::doc::document::{Document, Offer};
 use crate::doc::history::{Incoming, Payload, Source};
 use crate::heads::Heads;
 use crate::id::{ConnId, DocId};
 use crate::io::{Event, Refusal};
-use crate::policy::kin::sends;
+use crate::marker::Marker;
+use crate::policy::kin::takes;
+use crate::reconcile::Item;
 use crate::request::SyncOutcome;
 use crate::sync::exchange::Exchange;
-use crate::wire::{Delta, Summary};
+use crate::wire::v1::{Refused, Saved, Word};
 
 impl Node {
     /// The other side named its heads, and perhaps sent changes.
-    pub(super) fn heard(&mut self, id: ConnId, doc: &DocId, delta: Delta) {
+    pub(super) fn heard(&mut self, id: ConnId, doc: &DocId, word: &Word) {
         let class = self.docs.class(doc);
         let most = self.config.max_exchanges;
-        let allowed = self.may_take(id, &self.docs.policy().of(doc));
         let document = self.docs.get(doc);
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        let is_news = !delta.changes.is_empty() || !delta.have.is_empty();
+        let is_news = !word.changes.is_empty() || word.asks;
         if let Some(document) = document
             && !is_news
-            && document.offered == Heads::new(delta.heads.clone())
+            && document.offered == word.heads
+            && document.marker().is_none()
         {
-            // The common case of a list between equal sets: nothing to remember but the fact.
+            // The common case of a receipt: nothing to remember but the fact.
             conn.end_exchange(class, doc);
             conn.equal.insert(document.slot);
             return;
@@ -33,9 +37,12 @@ impl Node {
         if let Some(document) = document {
             conn.equal.remove(document.slot);
         }
+        conn.survey.include(doc);
+        // They judge by heads again.
+        conn.interrupt(class, doc);
         let waited = conn.exchanges.get(doc).and_then(|exchange| exchange.deadline);
         let known = conn.exchange(doc, most, Exchange::unknown).map(|exchange| {
-            exchange.heard(&delta);
+            exchange.heard(word);
             exchange.deadline
         });
         if let Some(deadline) = known
@@ -47,32 +54,93 @@ impl Node {
             }
             conn.set_deadline(doc, deadline);
         }
-        let source = Source::Peer(id, conn.peer);
-        if delta.changes.is_empty() {
-            conn.enqueue(class, doc);
-        } else if let Err(reason) =
-            allowed.and_then(|()| self.docs.deliver(doc, Incoming { source, payload: Payload::Changes(delta.changes) }))
-        {
-            self.turned_away(id, doc, reason);
+        if word.changes.is_empty() {
+            return conn.enqueue(class, doc);
         }
+        self.take_in(id, doc, Payload::Changes(word.changes.clone()));
     }
 
-    /// The other side sent a saved document.
-    pub(super) fn heard_snapshot(&mut self, id: ConnId, doc: &DocId, bytes: Bytes) {
+    /// The other side sent a whole document.
+    pub(super) fn heard_whole(&mut self, id: ConnId, doc: &DocId, saved: Saved) {
         let most = self.config.max_exchanges;
         let slot = self.docs.get(doc).map(|document| document.slot);
         let Some(conn) = self.conns.get_mut(&id) else { return };
         if let Some(slot) = slot {
             conn.equal.remove(slot);
         }
-        let _ = conn.exchange(doc, most, Exchange::unknown);
+        conn.survey.include(doc);
+        if let Some(exchange) = conn.exchange(doc, most, Exchange::unknown) {
+            exchange.heard_whole(None, saved.answer);
+        }
+        self.take_in(id, doc, Payload::Saved(saved.bytes));
+    }
+
+    /// Hands what a peer sent to the documents, if it may send that.
+    pub(super) fn take_in(&mut self, id: ConnId, doc: &DocId, payload: Payload) {
+        let Some(conn) = self.conns.get(&id) else { return };
         let source = Source::Peer(id, conn.peer);
         let allowed = self.may_take(id, &self.docs.policy().of(doc));
-        let delivered =
-            allowed.and_then(|()| self.docs.deliver(doc, Incoming { source, payload: Payload::Saved(bytes) }));
-        if let Err(reason) = delivered {
+        if let Err(reason) = allowed.and_then(|()| self.docs.deliver(doc, Incoming { source, payload })) {
             self.turned_away(id, doc, reason);
         }
+    }
+
+    /// The other side deleted a document.
+    pub(super) fn heard_marker(&mut self, id: ConnId, doc: &DocId, marker: &Bytes) {
+        let class = self.docs.class(doc);
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let (peer, kin) = (conn.peer, conn.kin);
+        conn.survey.include(doc);
+        let Some(marker) = Marker::decode(marker) else { return self.deny(id, doc, Refusal::Invalid) };
+        if !takes(self.docs.policy().of(doc).deleters(), kin) {
+            return self.deny(id, doc, Refusal::NotAllowed);
+        }
+        match self.docs.bury(doc, marker.clone(), id, peer) {
+            Err(reason) => self.deny(id, doc, reason),
+            Ok(Buried::Laid) => {
+                if let Some(conn) = self.conns.get_mut(&id) {
+                    conn.end_exchange(class, doc);
+                }
+            }
+            Ok(Buried::Known) => {
+                let same = self.docs.get(doc).and_then(Document::marker) == Some(&marker);
+                let slot = self.docs.get(doc).map(|document| document.slot);
+                let most = self.config.max_exchanges;
+                let Some(conn) = self.conns.get_mut(&id) else { return };
+                if let Some(slot) = slot.filter(|_| !same) {
+                    conn.equal.remove(slot);
+                }
+                conn.end_exchange(class, doc);
+                // Ours is the later one.
+                if !same && conn.exchange(doc, most, Exchange::unknown).is_some() {
+                    conn.enqueue(class, doc);
+                }
+            }
+        }
+    }
+
+    /// The other side does not take what we sent.
+    pub(super) fn heard_refused(&mut self, id: ConnId, doc: &DocId, refused: &Refused) {
+        let class = self.docs.class(doc);
+        let item = self.item(doc);
+        let current = match self.docs.get(doc).map(Document::offer) {
+            Some(Offer::Heads(heads)) => *heads == refused.heads || refused.heads.is_empty(),
+            Some(Offer::Marker(_)) => true,
+            Some(Offer::Nothing) | None => false,
+        };
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        if !current || conn.survey.is_excluded(doc) {
+            // About what has been overtaken, or said again.
+            return;
+        }
+        let reason = Refusal::from_code(refused.reason);
+        conn.watch.note(doc, SyncOutcome::Refused(reason));
+        conn.end_exchange(class, doc);
+        let again = reason.may_pass().then(|| self.now.mono + self.config.retry_max.saturating_mul(2));
+        conn.survey.exclude(doc, item, again);
+        let peer = conn.peer;
+        self.stats.declined += 1;
+        self.event(Event::Declined { peer, doc: doc.clone(), reason });
     }
 
     /// What a peer sent has been applied or refused.
@@ -89,7 +157,7 @@ impl Node {
                 // It may have ended meanwhile, for instance because both sides were level before this was applied.
                 if let Some(exchange) = conn.exchange(doc, most, Exchange::unknown) {
                     if heads.is_some() {
-                        exchange.heard_snapshot(heads);
+                        exchange.heard_whole(heads, false);
                     }
                     conn.enqueue(class, doc);
                 }
@@ -108,17 +176,49 @@ impl Node {
         }
     }
 
-    /// Leaves a document alone that this peer's changes cannot be applied to; the next survey comes back to it, ever more
-    /// rarely.
+    /// Leaves a document alone that this peer's changes cannot be applied to, and tells it so.
     fn turned_away(&mut self, id: ConnId, doc: &DocId, reason: Refusal) {
-        if reason == Refusal::Busy {
-            return self.put_off(id, doc);
+        match reason {
+            Refusal::Busy => self.put_off(id, doc),
+            // The answer to what comes for a deleted document is its marker.
+            Refusal::Deleted => {
+                let class = self.docs.class(doc);
+                if let Some(conn) = self.conns.get_mut(&id) {
+                    conn.interrupt(class, doc);
+                    conn.set_deadline(doc, None);
+                    conn.enqueue(class, doc);
+                }
+                self.report_refused(id, doc, reason);
+            }
+            _ => self.deny(id, doc, reason),
         }
+    }
+
+    /// Refuses what a peer sent of a document: both sides leave it out from here on, until one of them moves.
+    pub(super) fn deny(&mut self, id: ConnId, doc: &DocId, reason: Refusal) {
         let class = self.docs.class(doc);
+        let item = self.item(doc);
+        let slot = self.docs.get(doc).map(|document| document.slot);
+        let most = self.config.max_exchanges;
         if let Some(conn) = self.conns.get_mut(&id) {
+            if let Some(slot) = slot {
+                conn.equal.remove(slot);
+            }
             conn.watch.note(doc, SyncOutcome::Refused(reason));
-            conn.end_exchange(class, doc);
-            let peer = conn.peer;
+            if let Some(exchange) = conn.exchange(doc, most, Exchange::unknown) {
+                exchange.refuse(reason);
+                conn.interrupt(class, doc);
+                conn.set_deadline(doc, None);
+                conn.enqueue(class, doc);
+            }
+            conn.survey.exclude(doc, item, None);
+            conn.survey.spoil();
+        }
+        self.report_refused(id, doc, reason);
+    }
+
+    fn report_refused(&mut self, id: ConnId, doc: &DocId, reason: Refusal) {
+        if let Some(peer) = self.conns.get(&id).map(|conn| conn.peer) {
             self.event(Event::Refused { peer, doc: doc.clone(), reason });
         }
     }
@@ -128,15 +228,26 @@ impl Node {
         let class = self.docs.class(doc);
         let Some(slot) = self.docs.get(doc).map(|document| document.slot) else { return };
         let most = self.config.max_exchanges;
-        let direction = self.docs.policy().of(doc).direction;
-        for conn in self.conns.values_mut() {
+        let old = self.docs.scopes.item(self.docs.policy(), doc, Offer::of(before));
+        let new = self.item(doc);
+        for id in self.conns.keys().copied().collect::<Vec<_>>() {
+            let Some(conn) = self.conns.get_mut(&id) else { continue };
+            conn.rested = None;
+            conn.survey.include(doc);
             // Even before it serves the other side may have said that both are equal.
             let were_equal = conn.equal.remove(slot);
-            if !sends(direction, conn.kin) || !conn.is_serving() {
+            // Who sent the change is answered on its own account.
+            if sources.contains(&id) {
+                let theirs = conn.exchanges.get(doc).and_then(Exchange::theirs).cloned();
+                let theirs = theirs.and_then(|heads| {
+                    self.docs.scopes.item(self.docs.policy(), doc, Offer::of(&heads)).map(|(_, item)| item)
+                });
+                self.follow(id, old.as_ref().map(|(_, item)| item), theirs.or(new.map(|(_, item)| item)).as_ref(), doc);
                 continue;
             }
-            // Who sent the change is answered on its own account.
-            if sources.contains(&conn.id) {
+            let goes = self.conns.get(&id).is_some_and(|conn| self.goes_to(conn, doc));
+            let Some(conn) = self.conns.get_mut(&id) else { continue };
+            if !goes || !conn.is_serving() || !conn.survey.has_heard() {
                 continue;
             }
             if !conn.exchanges.contains_key(doc) {
@@ -149,31 +260,13 @@ impl Node {
         }
     }
 
-    /// The other side said what it has in all.
-    pub(super) fn summarised(&mut self, id: ConnId, summary: Summary) {
-        let digest = self.docs.digest();
-        let slots = self.docs.slots();
-        let now = self.now.mono;
-        let Some(conn) = self.conns.get_mut(&id) else { return };
-        let busy = conn.is_busy();
-        conn.survey.heard(summary, &digest, now, busy);
-        if conn.survey.is_level(&digest) {
-            conn.equal.fill(slots);
-            let docs: Vec<DocId> = conn.exchanges.keys().cloned().collect();
-            for doc in docs {
-                conn.end_exchange(self.docs.class(&doc), &doc);
-            }
-        }
-        self.note_level(id, &digest);
-    }
-
-    /// Reports the passage from different to equal.
-    pub(super) fn note_level(&mut self, id: ConnId, digest: &[u8; 32]) {
-        let Some(conn) = self.conns.get_mut(&id) else { return };
-        let level = conn.is_serving() && conn.survey.is_level(digest);
-        if level != std::mem::replace(&mut conn.survey.level, level) && level {
-            let peer = conn.peer;
-            self.event(Event::Level { peer });
+    /// Keeps up with what a peer only sends.
+    fn follow(&mut self, id: ConnId, before: Option<&Item>, after: Option<&Item>, doc: &DocId) {
+        let scope = self.scope(doc);
+        if let Some(conn) = self.conns.get_mut(&id)
+            && conn.survey.plan().inward.contains(scope)
+        {
+            conn.survey.follow(before, after);
         }
     }
 }

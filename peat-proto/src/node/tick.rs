@@ -1,10 +1,16 @@
 //! Deadlines.
 
+use std::time::Duration;
+
 use super::{Node, earlier};
 use crate::id::{ConnId, DocId};
 use crate::io::{CloseCode, Output};
 use crate::peer::connection::{CONTROL_BYTES, Conn, Phase};
+use crate::sync::exchange::Exchange;
 use crate::time::Time;
+
+/// Time for others between two steps of making sets anew, which take 4 ms each.
+const REBUILD_PAUSE: Duration = Duration::from_millis(5);
 
 /// How often something is said without an answer before it is left to the next survey.
 const MAX_TRIES: u32 = 4;
@@ -21,6 +27,8 @@ pub enum Reason {
     Frame(ConnId),
     /// A document that an answer is awaited for.
     Exchange(ConnId),
+    /// A document that the other side did not take for a reason that may have passed.
+    Declined(ConnId),
     /// The comparison of whole document sets.
     Survey(ConnId),
     /// A push to a legacy peer that waits for leave.
@@ -31,6 +39,8 @@ pub enum Reason {
     Request,
     /// A wanted peer that is to be dialled.
     Dial,
+    /// Sets that are made anew, under another policy.
+    Rebuild,
     /// A failed write that is tried again.
     Write,
     /// A document whose time is over.
@@ -51,6 +61,7 @@ impl Node {
             self.wanted.deadline().map(|time| (time, Reason::Dial)),
             self.docs.write_deadline().map(|time| (time, Reason::Write)),
         );
+        let own = earlier(own, self.rebuild_due.map(|time| (time, Reason::Rebuild)));
         let own = earlier(own, self.docs.age_deadline(self.now).map(|time| (time, Reason::Age)));
         let own = earlier(own, self.requests.deadline(self.now.mono).map(|time| (time, Reason::Request)));
         let own = earlier(own, self.legacy_deadline());
@@ -67,9 +78,14 @@ impl Node {
             Phase::Admitting { deadline } => Some((deadline, Reason::Hello(conn.id))),
             Phase::Serving => {
                 let exchange = conn.timers.first().map(|(time, _)| (*time, Reason::Exchange(conn.id)));
-                // Without credit the digest waits for what was sent, not for time.
-                let due = conn.survey.due.filter(|_| conn.window.is_open_for_control(CONTROL_BYTES));
-                earlier(exchange, due.map(|due| (due, Reason::Survey(conn.id))))
+                let asking = conn.survey.asking.as_ref().and_then(|asking| asking.deadline);
+                let asking = asking.map(|due| (due, Reason::Survey(conn.id)));
+                let retry = conn.survey.retry_deadline().map(|due| (due, Reason::Declined(conn.id)));
+                let asking = earlier(asking, retry);
+                // Without credit a summary waits for what was sent, and while scopes are made anew for these; not for time.
+                let may = !conn.survey.is_open() || self.docs.scopes.is_complete();
+                let due = conn.survey.due.filter(|_| may && conn.window.is_open_for_control(CONTROL_BYTES));
+                earlier(earlier(exchange, asking), due.map(|due| (due, Reason::Survey(conn.id))))
             }
         };
         earlier(frame, state)
@@ -80,6 +96,9 @@ impl Node {
         self.release_credit();
         self.docs.age();
         let now = self.now.mono;
+        if !self.docs.scopes.is_complete() && self.rebuild_due.is_none_or(|due| due <= now) {
+            self.rebuild_due = self.docs.rebuild().then(|| now + REBUILD_PAUSE);
+        }
         while let Some(peer) = self.wanted.next_due(now) {
             self.out.dials.push_back(Output::Dial { peer });
         }
@@ -104,7 +123,31 @@ impl Node {
                 self.greet_again(id, self.config.retry_min);
             }
             Phase::Greeting { .. } | Phase::Admitting { .. } => {}
-            Phase::Serving => self.tick_exchanges(id, now),
+            Phase::Serving => {
+                self.tick_exchanges(id, now);
+                self.tick_asking(id, now);
+                self.tick_terms(id, now);
+                self.tick_declined(id, now);
+            }
+        }
+    }
+
+    /// What was refused for a reason that passes is offered again.
+    fn tick_declined(&mut self, id: ConnId, now: Time) {
+        let most = self.config.max_exchanges;
+        let due = self.conns.get(&id).map(|conn| conn.survey.retries(now)).unwrap_or_default();
+        for doc in due {
+            let class = self.docs.class(&doc);
+            let slot = self.docs.get(&doc).map(|document| document.slot);
+            let Some(conn) = self.conns.get_mut(&id) else { return };
+            if let Some(slot) = slot {
+                conn.equal.remove(slot);
+            }
+            conn.survey.include(&doc);
+            conn.rested = None;
+            if conn.exchange(&doc, most, Exchange::unknown).is_some() {
+                conn.enqueue(class, &doc);
+            }
         }
     }
 
@@ -121,35 +164,35 @@ impl Node {
                 conn.set_deadline(&doc, Some(now + patience));
                 continue;
             }
+            if let Some((moving, transfer)) = conn.transfers.get_mut(&class)
+                && *moving == doc
+            {
+                let sent = transfer.is_sent();
+                let tries = conn.exchanges.get(&doc).map_or(0, |exchange| exchange.tries);
+                if sent && tries < MAX_TRIES {
+                    conn.rewind(class);
+                    if let Some(exchange) = conn.exchanges.get_mut(&doc) {
+                        exchange.tries += 1;
+                    }
+                } else if sent {
+                    conn.end_exchange(class, &doc);
+                    continue;
+                }
+                conn.set_deadline(&doc, Some(now + patience.saturating_mul(1 << tries.min(4))));
+                continue;
+            }
             conn.set_deadline(&doc, None);
             if let Some(exchange) = conn.exchanges.get_mut(&doc) {
                 exchange.give_up_waiting();
                 self.stats.retries += 1;
                 if exchange.tries >= MAX_TRIES {
                     conn.end_exchange(class, &doc);
+                    conn.survey.spoil();
                 } else {
                     conn.enqueue(class, &doc);
                 }
             }
         }
-    }
-
-    /// Connections with nothing left to say compare digests. True if one of them has something to say at once.
-    pub(super) fn rest(&mut self) -> bool {
-        self.legacy_rest();
-        let (now, settle, longest) = (self.now.mono, self.config.settle, self.config.retry_max);
-        let digest = self.docs.digest();
-        let idle: Vec<ConnId> =
-            self.conns.values().filter(|conn| conn.is_serving() && !conn.is_busy()).map(|conn| conn.id).collect();
-        let mut due = false;
-        for id in idle {
-            if let Some(conn) = self.conns.get_mut(&id) {
-                conn.survey.rest(&digest, now, settle, longest);
-                due |= conn.survey.due.is_some_and(|due| due <= now) && conn.window.is_open_for_control(CONTROL_BYTES);
-            }
-            self.note_level(id, &digest);
-        }
-        due || !self.out.is_empty()
     }
 
     /// The documents of one connection that are followed one by one.

@@ -16,8 +16,10 @@ use crate::policy::Class;
 use crate::policy::kin::Kin;
 use crate::stats::{PeerStats, Traffic};
 use crate::sync::exchange::Exchange;
+use crate::sync::pieces::Transfer;
 use crate::sync::survey::Survey;
 use crate::time::Time;
+use crate::wire::v1::{Entry, Handshake, Held};
 
 /// Control frames that may be in flight beyond the window, in bytes.
 pub(crate) const CONTROL_BYTES: usize = 16 << 10;
@@ -30,6 +32,7 @@ pub(crate) struct Conn {
     /// What the other side is in our hierarchy; `None` where there is none.
     pub(crate) kin: Option<Kin>,
     pub(crate) phase: Phase,
+    pub(crate) handshake: Handshake,
     /// The other side's boot, once it has said it.
     pub(crate) boot: Option<u64>,
     pub(crate) streams: BTreeMap<StreamId, Stream>,
@@ -39,8 +42,20 @@ pub(crate) struct Conn {
     pub(crate) deficits: Deficits,
     /// Control frames that wait; a handful.
     pub(crate) control: VecDeque<Bytes>,
-    /// Frames that were made and did not fit behind their predecessors; each goes when its class is next.
-    pub(crate) overhang: BTreeMap<Class, Bytes>,
+    /// Entries that were made and did not fit behind their predecessors; each goes when its class is next.
+    pub(crate) overhang: BTreeMap<Class, Entry>,
+    /// What is too large for a frame and is on its way out: one of each class.
+    pub(crate) transfers: BTreeMap<Class, (DocId, Transfer)>,
+    /// How much is held of what arrives in pieces, where the other side is to be told.
+    pub(crate) receipts: BTreeMap<DocId, Held>,
+    /// Documents that wait for the transfer of their class to end.
+    pub(crate) deferred: BTreeMap<Class, BTreeSet<DocId>>,
+    /// How well this connection's entries are compressed, in sixteenths: what they were by what they became.
+    pub(crate) ratio: usize,
+    /// When the ping that is not answered was sent.
+    pub(crate) pinged: Option<Time>,
+    /// The state of all documents at which there was nothing to say; until one of the two moves.
+    pub(crate) rested: Option<u64>,
     /// Documents whose copies are equal on both sides.
     pub(crate) equal: Bits,
     /// Documents that are followed one by one because they differ, or may.
@@ -68,13 +83,21 @@ pub(crate) enum Phase {
 }
 
 impl Conn {
-    pub(crate) fn new(id: ConnId, peer: PeerId, link: Link, phase: Phase, window: Window) -> Self {
+    pub(crate) fn new(
+        id: ConnId,
+        peer: PeerId,
+        link: Link,
+        phase: Phase,
+        window: Window,
+        handshake: Handshake,
+    ) -> Self {
         Self {
             id,
             peer,
             link,
             kin: None,
             phase,
+            handshake,
             boot: None,
             streams: BTreeMap::new(),
             held: BTreeMap::new(),
@@ -82,15 +105,27 @@ impl Conn {
             deficits: Deficits::default(),
             control: VecDeque::new(),
             overhang: BTreeMap::new(),
+            transfers: BTreeMap::new(),
+            deferred: BTreeMap::new(),
+            receipts: BTreeMap::new(),
+            ratio: 16,
+            pinged: None,
+            rested: None,
             equal: Bits::default(),
             exchanges: BTreeMap::new(),
             queues: Default::default(),
             next_age: 0,
             timers: BTreeSet::new(),
-            survey: Survey::new(),
             watch: Watch::default(),
+            survey: Survey::default(),
             traffic: Traffic::default(),
         }
+    }
+
+    /// Whether a summary is due now and may go.
+    pub(crate) fn says_summary(&self, now: Time) -> bool {
+        let due = self.survey.due.is_some_and(|due| due <= now);
+        due && self.survey.is_open() && self.window.is_open_for_control(CONTROL_BYTES)
     }
 
     pub(crate) fn is_serving(&self) -> bool {
@@ -102,9 +137,9 @@ impl Conn {
         self.streams.iter().filter(|(id, _)| !self.held.contains_key(id)).filter_map(|(_, stream)| stream.since)
     }
 
-    /// Whether documents are being exchanged or listed.
+    /// Whether documents are being exchanged or compared.
     pub(crate) fn is_busy(&self) -> bool {
-        !self.exchanges.is_empty() || self.survey.listing.is_some()
+        !self.exchanges.is_empty() || self.survey.is_busy() || self.survey.answering.is_due()
     }
 
     /// Puts an exchange into the queue, behind those of its class that wait already.
@@ -126,25 +161,39 @@ impl Conn {
         Some(doc)
     }
 
-    /// Puts what waits into the queues of the classes that documents have now.
+    /// Puts what waits into the queues of the classes that documents have now. Transfers begin anew.
     pub(crate) fn reclass(&mut self, class: impl Fn(&DocId) -> Class) {
         let waiting = std::mem::take(&mut self.queues);
         for (age, doc) in waiting.into_iter().flatten() {
             self.queues[class(&doc).index()].insert(age, doc);
         }
+        let moving: Vec<DocId> = std::mem::take(&mut self.transfers).into_values().map(|(doc, _)| doc).collect();
+        let deferred = std::mem::take(&mut self.deferred);
+        for doc in moving.into_iter().chain(deferred.into_values().flatten()) {
+            self.set_deadline(&doc, None);
+            if let Some(exchange) = self.exchanges.get_mut(&doc) {
+                exchange.give_up_waiting();
+            }
+            self.enqueue(class(&doc), &doc);
+        }
+        for (_, entry) in std::mem::take(&mut self.overhang) {
+            self.overhang.insert(class(&entry.doc), entry);
+        }
     }
 
     /// Whether something of this class can be said.
     pub(crate) fn has_queued(&self, class: Class) -> bool {
-        self.overhang.contains_key(&class) || !self.queues[class.index()].is_empty()
+        let transfers = self.transfers.get(&class).is_some_and(|(_, transfer)| !transfer.is_sent());
+        transfers || self.overhang.contains_key(&class) || !self.queues[class.index()].is_empty()
     }
 
     /// Whether a frame of this class can be made: something is to be said, or the list goes on. A list that pushes contents
     /// waits while `push_ahead` exchanges are under way.
     pub(crate) fn has_work(&self, class: Class, push_ahead: usize) -> bool {
         let listing = self.survey.listing.as_ref();
-        let lists =
-            listing.is_some_and(|listing| listing.waits(class) && (!listing.push || self.exchanges.len() < push_ahead));
+        let lists = listing.is_some_and(|listing| {
+            listing.waits(class) && (listing.push.is_empty() || self.exchanges.len() < push_ahead)
+        });
         self.has_queued(class) || lists
     }
 
@@ -157,6 +206,33 @@ impl Conn {
         }
         if let Some(deadline) = exchange.deadline {
             self.timers.remove(&(deadline, doc.clone()));
+        }
+        self.receipts.remove(doc);
+        if let Some(deferred) = self.deferred.get_mut(&class) {
+            deferred.remove(doc);
+        }
+        self.interrupt(class, doc);
+    }
+
+    /// Stops sending a document in pieces, if it is.
+    pub(crate) fn interrupt(&mut self, class: Class, doc: &DocId) {
+        if self.transfers.get(&class).is_some_and(|(moving, _)| moving == doc) {
+            self.end_transfer(class);
+        }
+    }
+
+    /// Forgets the transfer of a class; what waited for it has its turn.
+    pub(crate) fn end_transfer(&mut self, class: Class) {
+        self.transfers.remove(&class);
+        for doc in self.deferred.remove(&class).unwrap_or_default() {
+            self.enqueue(class, &doc);
+        }
+    }
+
+    /// What was sent of the transfer of a class may be lost, beyond what the other side is known to have.
+    pub(crate) fn rewind(&mut self, class: Class) {
+        if let Some((_, transfer)) = self.transfers.get_mut(&class) {
+            transfer.rewind();
         }
     }
 
@@ -194,11 +270,7 @@ impl Conn {
             let passed = !listing.waits(class) || listing.behind(class).is_some_and(|behind| doc <= behind);
             return passed.then(Exchange::unknown);
         }
-        match (self.survey.surveyed, before.is_empty()) {
-            (true, true) => Some(Exchange::at(Heads::NONE)),
-            (true, false) => Some(Exchange::unknown()),
-            (false, _) => None,
-        }
+        Some(if before.is_empty() { Exchange::at(Heads::NONE) } else { Exchange::unknown() })
     }
 
     pub(crate) fn stats(&self, documents: u64) -> PeerStats {

@@ -1,7 +1,7 @@
 //! Incoming streams.
 
 use crate::time::Time;
-use crate::wire::Assembler;
+use crate::wire::v1::Assembler;
 
 /// One incoming stream: bytes that are not yet a whole frame, and since when.
 /// A frame that grows by this much has not stalled.

@@ -48,6 +48,11 @@ impl Window {
         self.rtt
     }
 
+    /// Takes in a measurement of the round trip, which may be longer than the path's own while much is in flight.
+    pub(crate) fn note_rtt(&mut self, rtt: Duration) {
+        self.rtt = rtt.clamp(Duration::from_millis(10), Duration::from_secs(10));
+    }
+
     /// Whether a frame may go. One frame may always be in flight, however large.
     pub(crate) fn is_open(&self) -> bool {
         self.in_flight == 0 || self.in_flight < self.size

@@ -9,21 +9,27 @@
 //!  they lack changes ────────► data: heads and the missing changes, or a snapshot; repeated until their heads say so
 //!  we lack changes ──────────► question: heads, what we need, and samples of what we have
 //!  they asked, or sent data ─► statement: heads
+//!  it was deleted ───────────► its marker
+//!  theirs was not taken ─────► a refusal, with the reason
 //! ```
 
 use std::collections::BTreeSet;
 
 use automerge::ChangeHash;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::doc::document::{Document, Live};
 use crate::doc::{View, history};
 use crate::heads::Heads;
+use crate::io::Refusal;
 use crate::time::Time;
-use crate::wire::{Delta, Have};
+use crate::wire::v1::{Held, Word};
 
 /// Hashes that are remembered as common to both sides; the newest are kept.
 const MAX_COMMON: usize = 64;
+
+/// Changes up to which a whole document travels as its changes: a saved form is smaller only for more.
+const FEW: usize = 4;
 
 /// What one side knows about the other's copy of one document, while the two differ.
 #[derive(Debug, Default)]
@@ -40,12 +46,18 @@ pub(crate) struct Exchange {
     asked: bool,
     /// It sent changes whose receipt has not been confirmed.
     owes: bool,
+    /// Many documents are sent at once over a link that loses nothing: no answer is wanted.
+    quiet: bool,
+    /// What it sent is not taken, and it has not been told.
+    refusing: Option<Refusal>,
     /// When what was said is said again.
     pub(crate) deadline: Option<Time>,
     /// How often it was said without an answer.
     pub(crate) tries: u32,
     /// The place in the connection's queue, if it has something to say.
     pub(crate) queued: Option<u64>,
+    /// What the other side has of a whole that it is sent in pieces.
+    pub(crate) held: Option<Held>,
 }
 
 /// What an exchange does next.
@@ -53,24 +65,42 @@ pub(crate) struct Exchange {
 pub(crate) enum Step {
     /// Both sides are equal: forget the exchange.
     Settled,
-    /// The last word, then as `Settled`.
-    SayAndSettle(Delta),
+    /// The last word; then as `Settled`.
+    SayAndSettle(Message),
+    /// Neither side will get more from the other: forget the exchange.
+    Done,
+    /// The last word; nothing is known of what comes of it.
+    SayAndEnd(Message),
     /// Say this. With `more`, there is more to say at once; with `expects`, an answer must follow.
     Say { message: Message, expects: bool, more: bool },
     /// Nothing, until something arrives or the deadline passes.
     Wait,
     /// The document's content has to be in memory first.
     NeedContent,
+    /// The document's stored bytes have to be in memory first.
+    NeedStored,
     /// A saved form has to be prepared first.
     NeedSaved,
     /// There is nothing to be done about this document now.
     Hopeless,
 }
 
+/// Which way changes of a document may go between the two sides. Heads and questions go both ways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rights {
+    /// From us to them.
+    pub(crate) sends: bool,
+    /// From them to us.
+    pub(crate) takes: bool,
+}
+
 #[derive(Debug)]
 pub(crate) enum Message {
-    Delta(Delta),
-    Snapshot(Bytes),
+    Word(Word),
+    /// A whole document; whether an answer is wanted.
+    Whole(Bytes, bool),
+    Marker(Bytes),
+    Refused(Refusal, Heads),
 }
 
 impl Exchange {
@@ -84,33 +114,53 @@ impl Exchange {
         Self { common: theirs.as_slice().to_vec(), theirs: Some(theirs), ..Self::default() }
     }
 
+    /// About a document that the other side does not have. `quiet`: it need not say that it took it.
+    pub(crate) fn push(quiet: bool) -> Self {
+        Self { quiet, ..Self::at(Heads::NONE) }
+    }
+
     /// Whether an answer is awaited.
     pub(crate) fn is_waiting(&self) -> bool {
         self.deadline.is_some()
     }
 
+    /// The heads that the other side last named.
+    pub(crate) fn theirs(&self) -> Option<&Heads> {
+        self.theirs.as_ref()
+    }
+
     /// Takes in what the other side said.
-    pub(crate) fn heard(&mut self, delta: &Delta) {
-        let theirs = Heads::new(delta.heads.clone());
-        if self.theirs.as_ref() != Some(&theirs) {
+    pub(crate) fn heard(&mut self, word: &Word) {
+        if self.theirs.as_ref() != Some(&word.heads) {
             self.tries = 0;
             if self.ahead.is_empty() {
                 // They moved; what was asked for is asked anew if it did not come with this.
                 self.deadline = None;
             }
         }
-        self.asked |= !delta.have.is_empty();
-        self.owes |= !delta.changes.is_empty();
-        self.hints = delta.have.iter().flat_map(|have| &have.last_sync).take(MAX_COMMON).copied().collect();
-        self.theirs = Some(theirs);
+        self.quiet = false;
+        self.asked |= word.asks;
+        self.owes |= !word.changes.is_empty();
+        self.hints = word.samples.iter().take(MAX_COMMON).copied().collect();
+        self.theirs = Some(word.heads.clone());
     }
 
-    /// Takes in that a snapshot arrived, of a document with these heads.
-    pub(crate) fn heard_snapshot(&mut self, heads: Option<Heads>) {
-        self.owes = true;
+    /// Takes in that a whole document arrived, with these heads; whether an answer is wanted.
+    pub(crate) fn heard_whole(&mut self, heads: Option<Heads>, answer: bool) {
+        self.owes |= answer;
         if self.theirs.is_none() {
             self.theirs = heads;
         }
+    }
+
+    /// What the other side sent is not taken: that is said next.
+    pub(crate) fn refuse(&mut self, reason: Refusal) {
+        self.refusing = Some(reason);
+    }
+
+    /// What was to be said is not said yet.
+    pub(crate) fn take_back(&mut self) {
+        self.ahead.clear();
     }
 
     /// What was said went unanswered: forget what was hoped for.
@@ -121,24 +171,36 @@ impl Exchange {
     }
 
     /// Decides what to do, and assumes that it is done.
-    pub(crate) fn step(&mut self, view: &View<'_>, frame_bytes: usize, snapshot_bytes: usize) -> Step {
+    pub(crate) fn step(&mut self, view: &View<'_>, rights: Rights, frame_bytes: usize, largest: usize) -> Step {
+        if let Some(reason) = self.refusing.take() {
+            return Step::SayAndEnd(Message::Refused(reason, self.theirs.clone().unwrap_or_default()));
+        }
         let none = Heads::NONE;
         let ours = match view {
-            View::Unreadable | View::Buried(_) => return Step::Hopeless,
+            // An own marker says so itself once it may leave.
+            View::Unreadable | View::Buried(None) => return Step::Hopeless,
+            View::Buried(Some(_)) if !rights.sends => return Step::Done,
+            View::Buried(Some(marker)) => return Step::SayAndEnd(Message::Marker(marker.encode().into())),
             View::Absent => &none,
-            View::Cold(document) | View::Live(document, _) => &document.offered,
+            View::Cold(document) | View::Stored(document, _) | View::Live(document, _) => &document.offered,
         };
         let theirs = match self.theirs.clone() {
             Some(theirs) if theirs == *ours => return self.settle(ours),
             Some(theirs) => theirs,
             None if self.is_waiting() => return self.acknowledge(ours),
-            None => return self.ask(ours, Vec::new(), Vec::new()),
+            None => return self.ask(ours, Heads::NONE, Vec::new()),
         };
         match view {
             _ if ours.is_empty() && self.is_waiting() => self.acknowledge(ours),
-            _ if ours.is_empty() => self.ask(ours, theirs.as_slice().to_vec(), Vec::new()),
-            View::Live(document, live) => self.compare(document, live, &theirs, frame_bytes, snapshot_bytes),
+            _ if ours.is_empty() && !rights.takes => self.end(ours),
+            _ if ours.is_empty() => self.ask(ours, theirs, Vec::new()),
+            _ if theirs.is_empty() && !rights.sends => self.end(ours),
+            View::Live(document, live) => self.compare(document, live, &theirs, rights, frame_bytes, largest),
             _ if self.is_waiting() && !self.asked && self.ahead == ours.as_slice() => self.acknowledge(ours),
+            View::Stored(_, bytes) if theirs.is_empty() && bytes.len() <= largest => {
+                self.say_whole(ours.as_slice(), (*bytes).clone(), false)
+            }
+            View::Cold(document) if theirs.is_empty() && document.is_compact() => Step::NeedStored,
             _ => Step::NeedContent,
         }
     }
@@ -148,14 +210,18 @@ impl Exchange {
         document: &Document,
         live: &Live,
         theirs: &Heads,
+        rights: Rights,
         frame_bytes: usize,
-        snapshot_bytes: usize,
+        largest: usize,
     ) -> Step {
         let (ours, doc) = (&document.offered, &live.doc);
         let held: BTreeSet<ChangeHash> = document.local().iter().map(|change| change.hash).collect();
         let unheld = |hash: &ChangeHash| !held.contains(hash);
         let shown = |hash: &ChangeHash| history::knows(doc, hash) && unheld(hash);
         let (known, unknown): (Vec<_>, Vec<_>) = theirs.as_slice().iter().copied().partition(shown);
+        // What may not be taken is not asked for.
+        let strange = !unknown.is_empty();
+        let unknown = if rights.takes { Heads::new(unknown) } else { Heads::NONE };
         let mut hints = std::mem::take(&mut self.hints);
         hints.retain(shown);
         self.confirm(hints);
@@ -172,26 +238,31 @@ impl Exchange {
             };
         }
         let covered = ours.as_slice().iter().all(|head| base.contains(head));
-        let missing = if covered { Vec::new() } else { doc.get_changes(&base) };
+        let missing = if covered || !rights.sends { Vec::new() } else { doc.get_changes(&base) };
         let missing: Vec<_> = missing.iter().filter(|change| unheld(&change.hash())).collect();
         if missing.is_empty() {
             return match (unknown.is_empty(), self.is_waiting()) {
                 (_, true) => self.acknowledge(ours),
                 (false, false) => self.ask(ours, unknown, history::sample(doc, ours)),
+                (true, false) if strange || !rights.sends => self.end(ours),
                 // They have, or will have, all of ours, and named heads that lie behind them.
-                (true, false) => self.ask(ours, Vec::new(), Vec::new()),
+                (true, false) => self.ask(ours, Heads::NONE, Vec::new()),
             };
         }
+        let size: usize = missing.iter().map(|change| change.raw_bytes().len()).sum();
+        if theirs.is_empty() && base.is_empty() && missing.len() <= FEW && size <= frame_bytes {
+            let mut whole = BytesMut::with_capacity(size);
+            missing.iter().for_each(|change| whole.extend_from_slice(change.raw_bytes()));
+            return self.say_whole(ours.as_slice(), whole.freeze(), false);
+        }
         let total = automerge::ReadDoc::stats(doc).num_changes;
-        let most = missing.len() as u64;
-        if most > 4 && most.saturating_mul(3) > total {
+        if missing.len() > FEW && (missing.len() as u64).saturating_mul(3) > total {
+            // An older saved form will do to begin with, if it brings anything.
+            let brings = |at: &Heads| missing.iter().any(|change| at.contains(&change.hash()));
             match &live.prepared {
-                Some((_, saved)) if saved.len() > snapshot_bytes => {}
-                Some((at, saved)) if at == ours || self.ahead.is_empty() => {
-                    self.ahead = at.as_slice().to_vec();
-                    self.owes = false;
-                    let more = at != ours;
-                    return Step::Say { message: Message::Snapshot(saved.clone()), expects: true, more };
+                Some((_, saved)) if saved.len() > largest => {}
+                Some((at, saved)) if at == ours || (self.ahead.is_empty() && brings(at)) => {
+                    return self.say_whole(at.as_slice(), saved.clone(), at != ours);
                 }
                 _ => return Step::NeedSaved,
             }
@@ -211,31 +282,42 @@ impl Exchange {
         let more = changes.len() < missing.len();
         self.ahead = if more { frontier.as_slice().to_vec() } else { ours.as_slice().to_vec() };
         let asks = !unknown.is_empty() && !self.is_waiting();
-        let have = if asks { vec![have(history::sample(doc, ours))] } else { Vec::new() };
+        let samples = if asks { history::sample(doc, ours) } else { Vec::new() };
         (self.asked, self.owes) = (false, false);
-        let delta = Delta { need: unknown, have, changes, ..statement(ours) };
-        Step::Say { message: Message::Delta(delta), expects: true, more }
+        let word = Word { heads: ours.clone(), asks, need: unknown, samples, changes };
+        Step::Say { message: Message::Word(word), expects: true, more }
+    }
+
+    /// Sends all that there is, of the history behind `at`.
+    fn say_whole(&mut self, at: &[ChangeHash], whole: Bytes, more: bool) -> Step {
+        self.ahead = at.to_vec();
+        self.owes = false;
+        if self.quiet && !more {
+            return Step::SayAndSettle(Message::Whole(whole, false));
+        }
+        Step::Say { message: Message::Whole(whole, true), expects: true, more }
     }
 
     fn settle(&mut self, ours: &Heads) -> Step {
         if self.asked || self.owes { Step::SayAndSettle(statement(ours)) } else { Step::Settled }
     }
 
+    /// Neither side may give the other what it lacks, or there is nothing.
+    fn end(&mut self, ours: &Heads) -> Step {
+        if self.asked || self.owes { Step::SayAndEnd(statement(ours)) } else { Step::Done }
+    }
+
     /// Says our heads if the other side waits for them, and nothing otherwise.
     fn acknowledge(&mut self, ours: &Heads) -> Step {
         let due = self.owes || (self.asked && self.ahead.is_empty());
         (self.asked, self.owes) = (false, false);
-        if due {
-            Step::Say { message: Message::Delta(statement(ours)), expects: self.is_waiting(), more: false }
-        } else {
-            Step::Wait
-        }
+        if due { Step::Say { message: statement(ours), expects: self.is_waiting(), more: false } } else { Step::Wait }
     }
 
-    fn ask(&mut self, ours: &Heads, need: Vec<ChangeHash>, sample: Vec<ChangeHash>) -> Step {
+    fn ask(&mut self, ours: &Heads, need: Heads, samples: Vec<ChangeHash>) -> Step {
         (self.asked, self.owes) = (false, false);
-        let delta = Delta { need, have: vec![have(sample)], ..statement(ours) };
-        Step::Say { message: Message::Delta(delta), expects: true, more: false }
+        let word = Word { heads: ours.clone(), asks: true, need, samples, changes: Vec::new() };
+        Step::Say { message: Message::Word(word), expects: true, more: false }
     }
 
     /// Notes what the other side is known to have.
@@ -250,12 +332,7 @@ impl Exchange {
     }
 }
 
-/// A message that says what we have and wants no answer.
-pub(crate) fn statement(ours: &Heads) -> Delta {
-    Delta { heads: ours.as_slice().to_vec(), ..Delta::default() }
-}
-
-/// A list that is present asks for an answer, as in Automerge's own protocol; the filter stays empty.
-fn have(sample: Vec<ChangeHash>) -> Have {
-    Have { last_sync: sample, ..Have::default() }
+/// What says what we have and wants no answer.
+fn statement(ours: &Heads) -> Message {
+    Message::Word(Word { heads: ours.clone(), ..Word::default() })
 }

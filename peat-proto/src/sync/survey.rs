@@ -1,84 +1,386 @@
-//! Finding out which documents differ, on the interim wire: digests of the whole sets first, a list of heads if they
-//! differ, digests again when the dust has settled.
+//! What the two sides of a connection have in all: whether it is the same, and who finds out what differs.
+//!
+//! ```text
+//!   Terms   ─►  which scopes go both ways, and which one way
+//!   Summary ─►  equal: level, and nothing more is said
+//!               one side has nothing: the other sends it all, class by class
+//!               else: the side that was dialled asks (sketch, then ranges) for what goes both ways, and the side that
+//!               takes asks for what goes one way; without a common key both list names and heads
+//! ```
+//!
+//! When nothing is left to exchange, and some time has passed, summaries are compared again.
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use crate::doc::scopes::{Scope, ScopeMask, Sum};
 use crate::id::DocId;
+use crate::io::Role;
 use crate::policy::Class;
+use crate::reconcile::{Difference, Digest, Item, Symbol};
+use crate::sync::compare::{Answering, Asking};
+use crate::sync::terms::{Dealings, Plan};
 use crate::time::Time;
-use crate::wire::Summary;
+use crate::wire::v1::{Subject, Summary, Total};
 
-/// One connection's view of the two document sets.
-#[derive(Debug)]
+/// Sketches that may fail in a row before ranges are asked for.
+const MAX_FAILURES: u32 = 2;
+
+/// Symbols that wait to become exchanges. What is found beyond that is found again by the next comparison.
+const MAX_FOUND: usize = 16 << 10;
+
+/// Documents that were refused and are left out of the comparison. What is beyond them keeps the sides from being level.
+const MAX_EXCLUDED: usize = 1024;
+
+/// One connection's view of the two sets.
+#[derive(Debug, Default)]
 pub(crate) struct Survey {
+    pub(crate) dealings: Dealings,
     /// What the other side last said.
-    pub(crate) got: Option<Summary>,
-    /// The digest that it was last told.
-    said: Option<[u8; 32]>,
+    got: Option<Summary>,
+    /// The mark of what it was last told.
+    said: Option<[u8; 8]>,
+    /// When our terms were last told.
+    pub(crate) told: Option<Time>,
     /// When it is told again.
     pub(crate) due: Option<Time>,
     pub(crate) listing: Option<Listing>,
-    /// Digests were equal once, or all of ours was listed: since then the other side is told of everything that is new.
-    pub(crate) surveyed: bool,
+    pub(crate) asking: Option<Asking>,
+    pub(crate) answering: Answering,
+    /// Documents that differ and are not exchanged yet.
+    found: VecDeque<Found>,
+    /// What only they have, to be asked for.
+    wants: VecDeque<Symbol>,
+    inward: Inward,
+    excluded: BTreeMap<DocId, Excluded>,
     /// The last event said that both sides are level.
     pub(crate) level: bool,
     /// Rounds that ended in difference, in a row.
     rounds: u32,
+    epoch: u64,
+    /// Sketches that failed, in a row.
+    failures: u32,
 }
 
-/// The list of heads under way: a cursor over the index, so that no backlog is held in memory.
-#[derive(Debug, Clone, Default)]
+/// A document that one side refused.
+#[derive(Debug)]
+struct Excluded {
+    /// What we offer of it.
+    offered: Option<(Scope, Item)>,
+    /// When it is tried again.
+    again: Option<Time>,
+}
+
+/// A document of ours that differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// They have another state of it.
+    Changed(Symbol),
+    /// They do not have it.
+    Missing(Symbol),
+}
+
+/// What we know of what they send us only.
+#[derive(Debug, Default)]
+struct Inward {
+    /// The digest of what we had from them in full, as far as we can follow it.
+    model: Option<Digest>,
+    /// What a comparison under way is about.
+    target: Option<Total>,
+    /// Asked for, and not there yet.
+    awaited: BTreeSet<Symbol>,
+    /// Something of it could not be had.
+    spoiled: bool,
+}
+
+/// What we have, for the other side of one connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Ours {
+    pub(crate) shared: Sum,
+    pub(crate) outward: Sum,
+    /// Of the scopes that they only send; others may have sent it.
+    pub(crate) inward: Sum,
+}
+
+/// What is to be begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Start {
+    /// To send all of.
+    pub(crate) push: ScopeMask,
+    /// To list by name.
+    pub(crate) names: ScopeMask,
+    /// To ask about.
+    pub(crate) ask: Option<Subject>,
+}
+
+/// A list of documents under way: a cursor over the index, so that no backlog is held in memory.
+#[derive(Debug, Clone)]
 pub(crate) struct Listing {
     /// For each class, the last document listed; `None` for a class that has not begun.
     behind: [Option<DocId>; 5],
     done: [bool; 5],
-    /// The other side has nothing at all: send data at once.
-    pub(crate) push: bool,
+    /// Scopes of which the other side has nothing at all: contents are sent at once.
+    pub(crate) push: ScopeMask,
+    /// Scopes of which names and heads are listed.
+    pub(crate) names: ScopeMask,
 }
 
 impl Survey {
-    pub(crate) fn new() -> Self {
-        Self { got: None, said: None, due: None, listing: None, surveyed: false, level: false, rounds: 0 }
+    pub(crate) fn plan(&self) -> Plan {
+        self.dealings.plan()
     }
 
-    /// Whether the other side last had the same set as we have now.
-    pub(crate) fn is_level(&self, ours: &[u8; 32]) -> bool {
-        self.got.as_ref().is_some_and(|got| got.digest == *ours)
+    /// Whether anything of ours may be said about: both sides have said their terms.
+    pub(crate) fn is_open(&self) -> bool {
+        self.dealings.heard_generation() > 0 && self.dealings.ours().generation > 0
     }
 
-    /// Whether each side is known to know that both are equal.
-    fn is_proven(&self, ours: &[u8; 32]) -> bool {
-        self.is_level(ours) && self.said.as_ref() == Some(ours)
+    /// Whether documents flow: the other side has said what it has.
+    pub(crate) fn has_heard(&self) -> bool {
+        self.got.is_some()
     }
 
-    /// The digest to say now.
-    pub(crate) fn say(&mut self, documents: u64, digest: [u8; 32]) -> Summary {
+    /// How many documents they have in what goes both ways.
+    pub(crate) fn their_count(&self, subject: Subject) -> u64 {
+        let got = self.got.as_ref();
+        match subject {
+            Subject::Shared => got.map_or(0, |got| got.shared.count),
+            Subject::OneWay => got.and_then(|got| got.one_way).map_or(0, |total| total.count),
+        }
+    }
+
+    /// Whether something is being found out or waits to be exchanged.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.listing.is_some() || self.asking.is_some() || !self.found.is_empty() || !self.wants.is_empty()
+    }
+
+    /// Whether both sides have the same of what they share, and each has all of what the other only sends.
+    pub(crate) fn is_level(&self, ours: &Ours) -> bool {
+        let Some(got) = &self.got else { return false };
+        got.shared == total(ours.shared) && !self.lacks_inward(got) && !Self::lacks_outward(got, ours)
+    }
+
+    fn lacks_inward(&self, got: &Summary) -> bool {
+        let theirs = got.one_way.filter(|theirs| theirs.count > 0);
+        theirs.is_some_and(|theirs| self.inward.model.map(Digest::to_bytes) != Some(theirs.digest))
+    }
+
+    fn lacks_outward(got: &Summary, ours: &Ours) -> bool {
+        ours.outward.count > 0 && got.complete != Some(total(ours.outward).brief())
+    }
+
+    /// Whether each side is known to know that both are level.
+    fn is_proven(&self, ours: &Ours) -> bool {
+        self.is_level(ours) && self.said == Some(self.summary(ours).mark())
+    }
+
+    fn summary(&self, ours: &Ours) -> Summary {
+        let plan = self.plan();
+        let theirs = self.got.as_ref().and_then(|got| got.one_way).filter(|theirs| theirs.count > 0);
+        let complete = theirs.and_then(|_| match self.inward.model {
+            Some(model) if model == Digest::default() => Some(Summary::NOTHING),
+            Some(model) => Some(Total { count: 0, digest: model.to_bytes() }.brief()),
+            None => None,
+        });
+        Summary {
+            generation: self.dealings.ours().generation,
+            heard: self.dealings.heard_generation(),
+            shared: total(ours.shared),
+            seen: self.got.as_ref().map_or([0; 8], Summary::mark),
+            one_way: (!plan.outward.is_empty()).then(|| total(ours.outward)),
+            complete,
+        }
+    }
+
+    /// What to say of us now.
+    pub(crate) fn say(&mut self, ours: &Ours) -> Summary {
         self.due = None;
-        self.said = Some(digest);
-        Summary { documents, digest, seen: self.got.as_ref().map(|got| got.digest) }
+        let summary = self.summary(ours);
+        self.said = Some(summary.mark());
+        summary
+    }
+
+    /// The terms of one side changed: everything is compared anew.
+    pub(crate) fn restart(&mut self, now: Time) {
+        (self.got, self.said) = (None, None);
+        (self.listing, self.asking) = (None, None);
+        self.found.clear();
+        self.wants.clear();
+        self.excluded.clear();
+        self.inward.target = None;
+        self.due = Some(now);
+    }
+
+    /// Whether a summary is about the terms that both sides have last told each other.
+    pub(crate) fn is_current(&self, summary: &Summary) -> bool {
+        let generations = (self.dealings.heard_generation(), self.dealings.ours().generation);
+        (summary.generation, summary.heard) == generations
     }
 
     /// Takes in what the other side said; `busy` while documents are being exchanged.
-    pub(crate) fn heard(&mut self, summary: Summary, ours: &[u8; 32], now: Time, busy: bool) {
+    pub(crate) fn heard(&mut self, summary: Summary, ours: &Ours, role: Role, now: Time, busy: bool) -> Start {
+        if !self.is_current(&summary) {
+            return Start::default();
+        }
         let repeated = self.got.as_ref() == Some(&summary);
-        let unseen = summary.seen.as_ref() != Some(ours);
-        if unseen && (self.said.as_ref() != Some(ours) || repeated) {
+        let first = self.got.replace(summary).is_none();
+        let mark = self.summary(ours).mark();
+        let Some(got) = &self.got else { return Start::default() };
+        if first && self.inward.model.is_none() && ours.inward.count == 0 {
+            // Nothing of anybody's is nothing of theirs.
+            self.inward.model = Some(Digest::default());
+        }
+        if (got.seen != mark && (self.said != Some(mark) || repeated)) || (first && got.one_way.is_some()) {
             self.due = Some(now);
         }
-        if summary.digest == *ours {
-            self.surveyed = true;
-            self.rounds = 0;
+        if self.is_level(ours) {
+            (self.rounds, self.failures) = (0, 0);
             self.listing = None;
-        } else if !busy && self.listing.is_none() {
-            self.listing = Some(Listing { push: summary.documents == 0, ..Listing::default() });
+            self.asking = None;
+            return Start::default();
         }
-        self.got = Some(summary);
+        if busy || self.is_busy() { Start::default() } else { self.start(ours, role) }
     }
 
-    /// Nothing is left to exchange: compare digests again after a while, ever more rarely while they differ.
-    pub(crate) fn rest(&mut self, ours: &[u8; 32], now: Time, settle: Duration, longest: Duration) {
-        if self.due.is_none() && !self.is_proven(ours) {
-            let wait = if self.said.as_ref() == Some(ours) {
+    fn start(&self, ours: &Ours, role: Role) -> Start {
+        let (plan, mut start) = (self.plan(), Start::default());
+        let Some(got) = &self.got else { return start };
+        if got.shared != total(ours.shared) && ours.shared.count > 0 {
+            if got.shared.count == 0 {
+                start.push = plan.shared;
+            } else if !plan.keyed {
+                start.names = plan.shared;
+            } else if role == Role::Accepted {
+                start.ask = Some(Subject::Shared);
+            }
+        }
+        if Self::lacks_outward(got, ours) {
+            if got.complete == Some(Summary::NOTHING) {
+                start.push = start.push.plus(plan.outward);
+            } else if !plan.keyed {
+                start.names = start.names.plus(plan.outward);
+            }
+        }
+        let pushed = self.inward.model == Some(Digest::default());
+        if start.ask.is_none() && plan.keyed && self.lacks_inward(got) && !pushed {
+            start.ask = Some(Subject::OneWay);
+        }
+        start
+    }
+
+    /// Whether a sketch may be tried for the next comparison, and the number of it.
+    pub(crate) fn next_epoch(&mut self) -> (u64, bool) {
+        self.epoch += 1;
+        (self.epoch, self.failures < MAX_FAILURES)
+    }
+
+    /// A comparison begins.
+    pub(crate) fn ask(&mut self, asking: Asking) {
+        if asking.subject() == Subject::OneWay {
+            self.inward.target = self.got.as_ref().and_then(|got| got.one_way);
+            (self.inward.spoiled, self.inward.awaited) = (false, BTreeSet::new());
+        }
+        self.asking = Some(asking);
+    }
+
+    /// A sketch did not decode.
+    pub(crate) fn failed(&mut self) {
+        self.failures = self.failures.saturating_add(1);
+    }
+
+    /// Takes in what a comparison found, as far as there is room.
+    pub(crate) fn found(&mut self, subject: Subject, difference: Difference) {
+        let mut found: Vec<Found> = difference.changed.into_iter().map(Found::Changed).collect();
+        if subject == Subject::Shared {
+            found.extend(difference.ours.into_iter().map(Found::Missing));
+        }
+        let lost = found.len() + difference.theirs.len() > MAX_FOUND - self.backlog();
+        self.inward.spoiled |= lost && subject == Subject::OneWay;
+        for found in found.into_iter().take(MAX_FOUND - self.backlog()) {
+            self.found.push_back(found);
+        }
+        let mut theirs = difference.theirs;
+        theirs.truncate(MAX_FOUND - self.backlog());
+        if subject == Subject::OneWay {
+            self.inward.awaited.extend(theirs.iter().copied());
+        }
+        self.wants.extend(theirs);
+    }
+
+    /// Takes in what they ask for.
+    pub(crate) fn wanted(&mut self, symbols: Vec<Symbol>) {
+        for symbol in symbols {
+            let wanted = Found::Missing(symbol);
+            if self.backlog() < MAX_FOUND && !self.found.contains(&wanted) {
+                self.found.push_back(wanted);
+            }
+        }
+    }
+
+    /// Symbols that wait.
+    pub(crate) fn backlog(&self) -> usize {
+        self.found.len() + self.wants.len()
+    }
+
+    /// The next document to exchange.
+    pub(crate) fn next_found(&mut self) -> Option<Found> {
+        self.found.pop_front()
+    }
+
+    /// Symbols to ask for, at most so many, in ascending order.
+    pub(crate) fn next_wants(&mut self, most: usize) -> Vec<Symbol> {
+        let next = self.wants.drain(..most.min(self.wants.len()));
+        let mut next: Vec<Symbol> = next.collect();
+        next.sort_unstable();
+        next.dedup();
+        next
+    }
+
+    pub(crate) fn has_wants(&self) -> bool {
+        !self.wants.is_empty()
+    }
+
+    /// Something of what they only send could not be had.
+    pub(crate) fn spoil(&mut self) {
+        self.inward.spoiled = true;
+    }
+
+    /// What they only send moved from one state to another that we have now.
+    pub(crate) fn follow(&mut self, before: Option<&Item>, after: Option<&Item>) {
+        if let Some(after) = after {
+            self.inward.awaited.remove(&after.symbol);
+        }
+        let Some(model) = &mut self.inward.model else { return };
+        if let Some(before) = before {
+            *model = model.minus(before.digest());
+        }
+        if let Some(after) = after {
+            *model = model.plus(after.digest());
+        }
+    }
+
+    /// The digest of what we had from them in full, for the next connection.
+    pub(crate) fn remember(&self) -> Option<Digest> {
+        self.inward.model.filter(|model| *model != Digest::default())
+    }
+
+    /// What an earlier connection remembers.
+    pub(crate) fn recall(&mut self, model: Option<Digest>) {
+        self.inward.model = model;
+    }
+
+    /// Nothing is left to exchange: compare summaries again after a while, ever more rarely while they differ.
+    pub(crate) fn rest(&mut self, ours: &Ours, now: Time, settle: Duration, longest: Duration) {
+        if let Some(target) = self.inward.target.take()
+            && !self.inward.spoiled
+            && self.inward.awaited.is_empty()
+        {
+            self.inward.model = Some(Digest::from_bytes(target.digest));
+        }
+        if self.is_proven(ours) {
+            self.due = None;
+        } else if self.due.is_none() {
+            let wait = if self.said == Some(self.summary(ours).mark()) {
                 self.rounds = self.rounds.saturating_add(1);
                 settle.saturating_mul(4).saturating_mul(1 << self.rounds.min(16)).min(longest)
             } else {
@@ -86,8 +388,6 @@ impl Survey {
                 settle
             };
             self.due = Some(now + wait);
-        } else if self.is_proven(ours) {
-            self.due = None;
         }
     }
 
@@ -96,9 +396,50 @@ impl Survey {
         self.said = None;
         self.due = Some(self.due.map_or(now + settle, |due| due.min(now + settle)));
     }
+
+    /// Leaves a document out that one side refuses, with what we offer of it; until one of the two moves, or `again`.
+    pub(crate) fn exclude(&mut self, doc: &DocId, offered: Option<(Scope, Item)>, again: Option<Time>) {
+        if self.excluded.len() < MAX_EXCLUDED || self.excluded.contains_key(doc) {
+            self.excluded.insert(doc.clone(), Excluded { offered, again });
+        }
+    }
+
+    /// When a document that was left out is tried again.
+    pub(crate) fn retry_deadline(&self) -> Option<Time> {
+        self.excluded.values().filter_map(|excluded| excluded.again).min()
+    }
+
+    /// The documents that are to be tried again.
+    pub(crate) fn retries(&self, now: Time) -> Vec<DocId> {
+        let due = self.excluded.iter().filter(|(_, excluded)| excluded.again.is_some_and(|again| again <= now));
+        due.map(|(doc, _)| doc.clone()).collect()
+    }
+
+    /// Counts a document again; whether it was left out.
+    pub(crate) fn include(&mut self, doc: &DocId) -> bool {
+        self.excluded.remove(doc).is_some()
+    }
+
+    pub(crate) fn is_excluded(&self, doc: &DocId) -> bool {
+        self.excluded.contains_key(doc)
+    }
+
+    /// What is left out of these scopes.
+    pub(crate) fn excluded(&self, mask: ScopeMask) -> impl Iterator<Item = &Item> {
+        let items = self.excluded.values().filter_map(|excluded| excluded.offered.as_ref());
+        items.filter(move |(scope, _)| mask.contains(*scope)).map(|(_, item)| item)
+    }
+}
+
+fn total(sum: Sum) -> Total {
+    Total { count: sum.count, digest: sum.digest.to_bytes() }
 }
 
 impl Listing {
+    pub(crate) fn new(start: &Start) -> Self {
+        Self { behind: Default::default(), done: [false; 5], push: start.push, names: start.names }
+    }
+
     pub(crate) fn waits(&self, class: Class) -> bool {
         !self.done[class.index()]
     }

@@ -22,7 +22,7 @@ mod pulse;
 
 pub use assembler::{Assembler, Caps, Incoming};
 pub use compare::{Ask, Cells, Pull, Shares, Subject, Summary, Total, Want};
-pub use entry::{Body, Entries, EntriesBuilder, Entry, Form, Held, Piece, Refused, Word};
+pub use entry::{Body, Entries, EntriesBuilder, Entry, Form, Held, Piece, Refused, Saved, Word};
 pub use error::{BodyError, EntryError, FrameError};
 pub use frame::{Frame, Kind};
 pub use greet::{Hello, Method, Proof, Scope, Terms};

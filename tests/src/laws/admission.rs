@@ -7,7 +7,7 @@ use automerge::transaction::Transactable;
 use bytes::Bytes;
 use peat_proto::config::AdmitLimits;
 use peat_proto::store::{Entry, Op, Record, StoreCommand, Stored};
-use peat_proto::wire::{Delta, Hello, Label, Payload, Version, encode_frame};
+use peat_proto::wire::v1::{Body, EntriesBuilder, Entry as Said, Hello, Proof, Saved, Word};
 use peat_proto::{
     Boot, Config, ConnId, DocId, Event, Input, Link, Node, Now, Output, PeerId, Role, StreamId, Time, Wire,
 };
@@ -89,7 +89,9 @@ impl Host {
     fn greet(&mut self) {
         let link = Link { role: Role::Accepted, wire: Wire::V1, reliable: true, binding: [0; 32], rtt: None };
         self.input(Input::Connected { conn: CONN, peer: PEER, link });
-        self.receive(Hello { boot: 1, invitation: None }.frame());
+        let hello = Hello { least: 1, newest: 1, nonce: [1; 32], boot: 1, abilities: 0, largest: 1 << 24 };
+        self.receive(hello.frame());
+        self.receive(Proof::default().frame());
         assert!(self.events.iter().any(|event| matches!(event, Event::Up { .. })), "{:?}", self.events);
     }
 
@@ -105,10 +107,13 @@ impl Host {
         let outcomes: Vec<_> = outcomes.collect();
         let [taken] = outcomes[..] else { panic!("one import has {} outcomes", outcomes.len()) };
 
-        let payload = Payload::new(chunks).expect("a short payload");
-        self.receive(encode_frame(Label::Snapshot(&snapshot), payload));
-        let message = Delta { version: Version::V2, changes: vec![chunks.clone()], ..Delta::default() };
-        self.receive(message.frame(&delta).expect("a short message"));
+        let saved = Body::Saved(Saved { answer: true, bytes: chunks.clone() });
+        let word = Body::Word(Word { changes: vec![chunks.clone()], ..Word::default() });
+        for (doc, body) in [(&snapshot, saved), (&delta, word)] {
+            let mut frame = EntriesBuilder::new(usize::MAX);
+            assert!(frame.push(&Said { doc: doc.clone(), body }), "a short message");
+            self.receive(frame.frame());
+        }
         let came = [snapshot, delta].iter().filter(|doc| self.records.contains_key(*doc)).count();
         came + usize::from(taken)
     }

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use peat_proto::policy::{Class, Shares};
-use peat_proto::wire::MessageType;
+use peat_proto::wire::v1::Kind;
 use peat_proto::{ConnId, Lane, Node, Reason, Time, Wire};
 
-use super::model::decode;
+use super::said;
 use super::setup::Habit;
 use super::{World, log};
 
@@ -81,19 +81,19 @@ impl World {
         if end.wire != Wire::V1 {
             return Err(format!("{lane:?} on the legacy wire"));
         }
-        let frame = decode(bytes, &self.caps)?;
-        let control = matches!(frame.kind, MessageType::Hello | MessageType::Summary);
-        if control != (lane == Lane::Control) {
-            return Err(format!("{:?} on {lane:?}", frame.kind));
+        let (kind, said) = said::on_v1(bytes)?;
+        if matches!(kind, Kind::Entries | Kind::Packed) == (lane == Lane::Control) {
+            return Err(format!("{kind:?} on {lane:?}"));
         }
-        if self.setup.habit(end.peer) == Some(Habit::Stranger) && frame.kind != MessageType::Hello {
-            return Err(format!("{:?} to a stranger", frame.kind));
+        if self.setup.habit(end.peer) == Some(Habit::Stranger) && !matches!(kind, Kind::Hello | Kind::Proof) {
+            return Err(format!("{kind:?} to a stranger"));
         }
-        // What fills it up may be as large as what is in it, or name many heads.
-        if frame.kind == MessageType::Batch && bytes.len() > 2 * self.setup.frame + (2 << 10) {
-            return Err(format!("a batch of {} bytes; frames are filled up to {}", bytes.len(), self.setup.frame));
+        // Twice as much for what does not compress as well as what came before it.
+        let most = if lane == Lane::Control { 8 << 10 } else { self.setup.frame.max(16 << 10) * 4 };
+        if bytes.len() > most {
+            return Err(format!("a {kind:?} of {} bytes; frames are filled up to {}", bytes.len(), self.setup.frame));
         }
-        self.model.gate(member, &frame)
+        self.model.gate(member, &said)
     }
 
     /// The most important class whose share is not used up goes first.

@@ -260,7 +260,7 @@ impl World {
             },
             Lane::Once(_) => {
                 is_readable(bytes)?;
-                self.model.gate(member, &super::model::decode(bytes, &self.caps)?)
+                self.model.gate(member, &super::said::on_v0(bytes, &self.caps)?)
             }
             Lane::Control | Lane::Class(_) => Err(format!("{lane:?} on the legacy wire")),
         }

@@ -2,8 +2,12 @@
 
 use automerge::ChangeHash;
 use bytes::{BufMut, Bytes, BytesMut};
-use peat_proto::wire::{Delta, Have, Hello, Label, Payload, Summary, encode_frame};
-use peat_proto::{DocId, Lane, Rng};
+use peat_proto::reconcile::{Answer, Cell, MAX_CELLS, Prefix, Share, Symbol};
+use peat_proto::wire::v1::{
+    Ask, Body, Cells, EntriesBuilder, Entry, Form, Held, Hello, Kind, Piece, Proof, Pull, Refused, Saved, Scope,
+    Shares, Subject, Summary, Terms, Total, Want, Word,
+};
+use peat_proto::{DocId, Heads, Lane, Rng};
 
 use super::setup::{Habit, draw};
 
@@ -19,7 +23,7 @@ pub(crate) struct Hostile {
 }
 
 /// Bytes that a hostile member puts on a lane.
-pub(crate) type Word = (Lane, Bytes);
+pub(crate) type Spoken = (Lane, Bytes);
 
 impl Hostile {
     pub(crate) fn new(habit: Habit, seed: u64, member: usize) -> Self {
@@ -30,11 +34,12 @@ impl Hostile {
     }
 
     /// How it greets.
-    pub(crate) fn greet(&mut self) -> Vec<Word> {
+    pub(crate) fn greet(&mut self) -> Vec<Spoken> {
         if self.habit == Habit::Garbage && self.rng.below(2) == 0 {
             return vec![(Lane::Control, self.noise(64))];
         }
-        vec![(Lane::Control, Hello { boot: self.rng.below(3), invitation: None }.frame())]
+        let frames = [self.hello(), Proof::default().frame(), self.terms(), self.summary()];
+        frames.map(|frame| (Lane::Control, frame)).into()
     }
 
     /// It hears a frame.
@@ -49,7 +54,7 @@ impl Hostile {
     }
 
     /// What it says now.
-    pub(crate) fn act(&mut self, docs: &[DocId]) -> Vec<Word> {
+    pub(crate) fn act(&mut self, docs: &[DocId]) -> Vec<Spoken> {
         let lane = Lane::LASTING[draw(&mut self.rng, Lane::LASTING.len())];
         let doc = &docs[draw(&mut self.rng, docs.len())];
         match self.habit {
@@ -59,15 +64,18 @@ impl Hostile {
             }
             Habit::Stranger => vec![(lane, self.lie(doc))],
             Habit::Flood => {
-                let one = |this: &mut Self| match this.rng.below(3) {
-                    0 => (Lane::Control, Hello { boot: this.rng.draw(), invitation: None }.frame()),
+                let one = |this: &mut Self| match this.rng.below(4) {
+                    0 => (Lane::Control, this.hello()),
                     1 => (Lane::Control, this.summary()),
+                    2 => (Lane::Control, this.comparison()),
                     _ => (lane, this.lie(doc)),
                 };
                 (0..20).map(|_| one(self)).collect()
             }
             Habit::SlowRead => vec![(lane, question(doc))],
-            Habit::LyingHeads => vec![(lane, self.lie(doc)), (Lane::Control, self.summary())],
+            Habit::LyingHeads => {
+                vec![(lane, self.lie(doc)), (Lane::Control, self.summary()), (Lane::Control, self.comparison())]
+            }
             Habit::Replay if self.heard.is_empty() => Vec::new(),
             Habit::Replay => {
                 let said = draw(&mut self.rng, self.heard.len());
@@ -88,36 +96,101 @@ impl Hostile {
         ChangeHash(hash)
     }
 
-    fn summary(&mut self) -> Bytes {
-        Summary { documents: self.rng.below(1000), digest: self.hash().0, seen: Some(self.hash().0) }.frame()
+    fn symbol(&mut self) -> Symbol {
+        let (name, state) = (self.rng.draw(), self.rng.draw());
+        Symbol::from_bytes(((u128::from(name) << 64) | u128::from(state)).to_be_bytes())
     }
 
-    /// Heads that nobody has, now for a document that exists and now for one that does not.
+    fn hello(&mut self) -> Bytes {
+        let nonce = self.hash().0;
+        Hello { least: 1, newest: 1, nonce, boot: self.rng.below(3), abilities: self.rng.draw(), largest: 1 << 20 }
+            .frame()
+    }
+
+    fn terms(&mut self) -> Bytes {
+        let mut key = [0; 8];
+        key.copy_from_slice(&self.hash().0[..8]);
+        let scope = Scope { id: key, sends: true, takes: true };
+        Terms { generation: 1, key, scopes: vec![scope] }.frame()
+    }
+
+    fn summary(&mut self) -> Bytes {
+        let total = |this: &mut Self| Total { count: this.rng.below(1000), digest: this.hash().0 };
+        let (shared, one_way) = (total(self), (self.rng.below(2) == 0).then(|| total(self)));
+        let complete = (self.rng.below(2) == 0).then_some(Summary::NOTHING);
+        Summary { generation: 1, heard: 1, shared, seen: [9; 8], one_way, complete }.frame()
+    }
+
+    /// Questions and answers of a comparison that no set gives.
+    fn comparison(&mut self) -> Bytes {
+        let subject = if self.rng.below(2) == 0 { Subject::Shared } else { Subject::OneWay };
+        let epoch = self.rng.below(4);
+        match self.rng.below(5) {
+            0 => {
+                Pull { subject, epoch, limit: MAX_CELLS, from: 0, to: 1 + self.rng.below(u64::from(MAX_CELLS)) as u32 }
+                    .frame()
+            }
+            1 => {
+                let cell = |this: &mut Self| Cell { sum: this.symbol(), check: this.rng.draw() as u32, count: 1 };
+                let cells = (0..self.rng.below(60)).map(|_| cell(self)).collect();
+                Cells { epoch, symbols: self.rng.below(100), from: 0, cells }.frame()
+            }
+            2 => {
+                let mut symbols: Vec<Symbol> = (0..self.rng.below(50)).map(|_| self.symbol()).collect();
+                symbols.sort_unstable();
+                Want { symbols }.frame()
+            }
+            3 => {
+                let range = |this: &mut Self| Prefix::new(this.symbol(), this.rng.below(33) as u8).expect("32 at most");
+                Ask { subject, ranges: (0..20).map(|_| range(self)).collect() }.frame()
+            }
+            _ => {
+                let share = [(); 16].map(|()| Share { sum: self.symbol(), count: self.rng.below(9) });
+                Shares { subject, answers: vec![(Prefix::ALL, Answer::Shares(Box::new(share)))] }.frame()
+            }
+        }
+    }
+
+    /// Heads that nobody has, refusals and pieces of nothing, now for a document that exists and now for one that does not.
     fn lie(&mut self, doc: &DocId) -> Bytes {
         let invented = DocId::new(&format!("{}:lie{}", doc.collection(), self.rng.below(50))).expect("a valid name");
         let doc = if self.rng.below(2) == 0 { doc } else { &invented };
-        let have = if self.rng.below(2) == 0 { vec![Have::default()] } else { Vec::new() };
-        let junk = self.noise(40);
-        let changes = if self.rng.below(3) == 0 { vec![junk] } else { Vec::new() };
-        let delta = Delta { heads: vec![self.hash()], need: vec![self.hash()], have, changes, ..Delta::default() };
-        delta.frame(doc).expect("short")
+        let heads = Heads::new(vec![self.hash()]);
+        let body = match self.rng.below(8) {
+            0 => Body::Refused(Refused { reason: self.rng.below(20), heads }),
+            1 => Body::Held(Held { id: [7; 16], bytes: self.rng.below(1 << 20) }),
+            2 => Body::Piece(Piece { id: [7; 16], form: Form::Saved, whole: 500, offset: 0, bytes: self.noise(100) }),
+            3 => Body::Piece(Piece { id: [8; 16], form: Form::Changes, whole: 40, offset: 0, bytes: self.noise(40) }),
+            _ => {
+                let need = Heads::new(vec![self.hash()]);
+                let changes = if self.rng.below(3) == 0 { vec![self.noise(40)] } else { Vec::new() };
+                Body::Word(Word { heads, asks: self.rng.below(2) == 0, need, samples: vec![self.hash()], changes })
+            }
+        };
+        entry(doc, body)
     }
 
     fn oversized(&mut self, doc: &DocId) -> Bytes {
         let mut frame = BytesMut::new();
-        frame.put_u16(u16::try_from(doc.as_str().len()).expect("short"));
+        // Now more than is allowed, now as much as is allowed and never complete: 2^28 - 1 and 1 MiB.
+        let length: &[u8] = if self.rng.below(2) == 0 { &[0xff, 0xff, 0xff, 0x7f] } else { &[0x80, 0x80, 0x40] };
+        frame.put_slice(length);
+        frame.put_u8(Kind::Entries.code());
         frame.put_slice(doc.as_str().as_bytes());
-        frame.put_u8(self.rng.below(2) as u8);
-        // Now more than is allowed, now as much as is allowed and never complete.
-        frame.put_u32(if self.rng.below(2) == 0 { u32::MAX } else { 16 << 20 });
         frame.put_slice(&self.noise(200));
         frame.freeze()
     }
 }
 
+fn entry(doc: &DocId, body: Body) -> Bytes {
+    let mut frame = EntriesBuilder::new(1 << 16);
+    assert!(frame.push(&Entry { doc: doc.clone(), body }), "short");
+    frame.frame()
+}
+
 /// Asks for everything of a document.
 fn question(doc: &DocId) -> Bytes {
-    Delta { have: vec![Have::default()], ..Delta::default() }.frame(doc).expect("short")
+    entry(doc, Body::Word(Word { asks: true, ..Word::default() }))
 }
 
 /// A saved document whose one operation column says "2^40 times the same".
@@ -132,5 +205,5 @@ fn bomb(doc: &DocId) -> Bytes {
     chunk.put_slice(&[0x85, 0x6f, 0x4a, 0x83, 0, 0, 0, 0, 0]);
     chunk.put_u8(CONTENTS.len() as u8);
     chunk.put_slice(CONTENTS);
-    encode_frame(Label::Snapshot(doc), Payload::new(&chunk).expect("short"))
+    entry(doc, Body::Saved(Saved { answer: true, bytes: chunk.freeze() }))
 }

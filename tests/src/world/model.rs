@@ -4,10 +4,10 @@
 use std::collections::BTreeSet;
 
 use automerge::{Automerge, ChangeHash};
-use bytes::Bytes;
 use peat_proto::store::{Batch, Op};
-use peat_proto::wire::{Assembler, Body, Caps, Delta, Entry, Frame, Incoming, MessageType};
 use peat_proto::{DocId, EditId};
+
+use super::said::Said;
 
 /// A change of a document. Two documents that begin alike may share a hash.
 pub(crate) type Write = (DocId, ChangeHash);
@@ -107,29 +107,20 @@ impl Model {
     }
 
     /// The strict gate: nothing of this member that is not durable may be in a frame, not even by name.
-    pub(crate) fn gate(&self, member: usize, frame: &Frame) -> Result<(), String> {
+    pub(crate) fn gate(&self, member: usize, frame: &[Said]) -> Result<(), String> {
         let volatile = &self.authors[member].volatile;
         if volatile.is_empty() {
             return Ok(());
         }
-        for (doc, body) in documents(frame)? {
+        for Said { doc, named, carried } in frame {
             let candidates: BTreeSet<ChangeHash> =
-                volatile.iter().filter(|(of, _)| *of == doc).map(|(_, hash)| *hash).collect();
+                volatile.iter().filter(|(of, _)| of == doc).map(|(_, hash)| *hash).collect();
             if candidates.is_empty() {
                 continue;
             }
-            let leaked = match body {
-                Body::Delta(payload) => {
-                    let delta = Delta::decode(payload).map_err(|error| format!("a delta for {doc}: {error}"))?;
-                    let samples = delta.have.iter().flat_map(|have| &have.last_sync);
-                    let named = delta.heads.iter().chain(&delta.need).chain(samples);
-                    let named = named.filter(|hash| candidates.contains(hash)).copied();
-                    let carried = delta.changes.iter().flat_map(|chunk| contained(chunk, candidates.iter().copied()));
-                    named.chain(carried).next()
-                }
-                Body::Snapshot(payload) => contained(&payload, candidates.iter().copied()).first().copied(),
-            };
-            if let Some(hash) = leaked {
+            let named = named.iter().filter(|hash| candidates.contains(hash)).copied();
+            let carried = carried.iter().flat_map(|chunks| contained(chunks, candidates.iter().copied()));
+            if let Some(hash) = named.chain(carried).next() {
                 return Err(format!("{hash} of {doc} left before it was durable"));
             }
         }
@@ -146,36 +137,6 @@ impl Model {
             return Err(format!("{hash} of {doc} was lost in a crash and lives on elsewhere"));
         }
         Ok(())
-    }
-}
-
-/// Cuts a frame out of what a node handed to its transport; an error if that is not exactly one frame within the caps.
-pub(crate) fn decode(bytes: &Bytes, caps: &Caps) -> Result<Frame, String> {
-    let mut assembler = Assembler::new();
-    assembler.push(bytes.clone());
-    match assembler.next(caps) {
-        Ok(Some(Incoming::Frame(frame))) if !assembler.is_mid_frame() => Ok(frame),
-        Ok(other) => Err(format!("not one whole frame but {other:?}")),
-        Err(error) => Err(format!("a frame that no peer would read: {error}")),
-    }
-}
-
-/// What a frame says about which documents.
-fn documents(frame: &Frame) -> Result<Vec<(DocId, Body)>, String> {
-    let doc = || frame.doc().map_err(|error| format!("a frame for no document: {error}"));
-    match frame.kind {
-        MessageType::Delta => Ok(vec![(doc()?, Body::Delta(frame.payload.clone()))]),
-        MessageType::Snapshot => Ok(vec![(doc()?, Body::Snapshot(frame.payload.clone()))]),
-        MessageType::Batch => {
-            let batch = peat_proto::wire::Batch::decode(frame.payload.clone()).map_err(|error| error.to_string())?;
-            let entries = batch.entries().map(|entry| match entry {
-                Ok(Entry::Document { doc, body }) => Ok((doc, body)),
-                Ok(Entry::Tombstone(_)) => Err("a tombstone where none belongs".to_owned()),
-                Err(error) => Err(error.to_string()),
-            });
-            entries.collect()
-        }
-        _ => Ok(Vec::new()),
     }
 }
 
@@ -224,7 +185,11 @@ mod tests {
     use super::*;
     use automerge::ROOT;
     use automerge::transaction::Transactable;
-    use peat_proto::wire::Caps;
+    use bytes::Bytes;
+    use peat_proto::Heads;
+    use peat_proto::wire::v1::{Body, EntriesBuilder, Entry, Saved, Word};
+
+    use super::super::said::on_v1;
 
     fn document() -> (Automerge, ChangeHash) {
         let mut doc = Automerge::new();
@@ -251,15 +216,17 @@ mod tests {
         let name = DocId::new("a:1").expect("valid");
         let mut model = Model::new(1);
         model.edited(0, &name, EditId(1), hash);
-        let caps = Caps::new(&peat_proto::Config::default());
-        let named = Delta { heads: vec![hash], ..Delta::default() };
         let changes = doc.get_changes(&[]).iter().map(|change| Bytes::copy_from_slice(change.raw_bytes())).collect();
-        let carried = Delta { changes, ..Delta::default() };
-        for delta in [named, carried] {
-            let frame = decode(&delta.frame(&name).expect("short"), &caps).expect("a frame");
-            assert!(model.gate(0, &frame).is_err());
+        let named = Word { heads: Heads::new(vec![hash]), ..Word::default() };
+        let carried = Word { changes, ..Word::default() };
+        let whole = Saved { answer: true, bytes: doc.save().into() };
+        for body in [Body::Word(named), Body::Word(carried), Body::Saved(whole)] {
+            let mut frame = EntriesBuilder::new(4096);
+            assert!(frame.push(&Entry { doc: name.clone(), body }));
+            let (_, said) = on_v1(&frame.frame()).expect("a frame");
+            assert!(model.gate(0, &said).is_err());
             model.durable(0, &[(name.clone(), hash)]);
-            assert_eq!(model.gate(0, &frame), Ok(()));
+            assert_eq!(model.gate(0, &said), Ok(()));
             model.authors[0].volatile.insert((name.clone(), hash));
         }
         assert!(model.acknowledged(0, &name, EditId(1)).is_err());

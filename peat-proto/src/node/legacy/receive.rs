@@ -242,8 +242,6 @@ impl Node {
             MessageType::Tombstones => self.legacy_tombstones(id, frame.payload),
             MessageType::NegentropyInit => self.legacy_question(id, stream, frame.payload),
             MessageType::NegentropyResponse => self.legacy_answer(id, stream, frame.payload),
-            // Not of this wire, and not read on it.
-            MessageType::Hello | MessageType::Summary => self.stats.skipped += 1,
         }
     }
 

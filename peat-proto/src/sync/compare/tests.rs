@@ -71,7 +71,7 @@ impl Side {
 /// Documents `0..size`, of which `changed` anywhere in the set differ, and on each side so many more.
 fn sides(size: u32, changed: u32, ours: u32, theirs: u32) -> (Side, Side) {
     let stride = size.checked_div(changed).unwrap_or(0).max(1);
-    let differs = |number: u32| number % stride == 0 && number / stride < changed;
+    let differs = |number: u32| number.is_multiple_of(stride) && number / stride < changed;
     let base = |state: u32| (0..size).map(move |number| (number, if differs(number) { state } else { 0 }));
     let extra = |from: u32, count: u32| (from..from + count).map(|number| (number, 0));
     let model = |state, from, count| base(state).chain(extra(from, count)).collect();

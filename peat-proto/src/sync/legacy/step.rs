@@ -22,7 +22,7 @@ impl Exchange {
             View::Unreadable | View::Buried(None) => return Step::Hopeless,
             View::Buried(Some(marker)) => return Step::SayAndSettle(Message::Tombstone((*marker).clone())),
             View::Absent => &none,
-            View::Cold(document) | View::Live(document, _) => &document.offered,
+            View::Cold(document) | View::Stored(document, _) | View::Live(document, _) => &document.offered,
         };
         let initiates = std::mem::take(&mut self.initiates);
         let Some(theirs) = self.theirs.clone() else {

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use super::cell::{Cell, MAX_CELLS};
 use super::set::SymbolSet;
+use super::sketch::Sketch;
+use super::symbol::Symbol;
 
 /// The cells of the union of disjoint sets, as they were when it was made.
 #[derive(Debug, Clone, Default)]
@@ -33,6 +35,22 @@ impl Frozen {
             }
         }
         frozen
+    }
+
+    /// The same without some of the symbols.
+    #[must_use]
+    pub fn without(mut self, symbols: &[Symbol]) -> Self {
+        if symbols.is_empty() {
+            return self;
+        }
+        let mut sketch = Sketch::default();
+        sketch.widen(self.cells, |_| {});
+        for symbol in symbols {
+            sketch.toggle(*symbol, -1);
+        }
+        self.symbols = self.symbols.saturating_sub(symbols.len() as u64);
+        self.parts.push(sketch.freeze());
+        self
     }
 
     /// Most cells that a difference of so many symbols is worth: twice as many, and 64.

@@ -7,7 +7,6 @@ use bytes::{Buf, Bytes, BytesMut};
 use super::frame::{Frame, FrameError, Header, Key, Label, MessageType, Parsed};
 use super::negentropy::{ItemId, Responder};
 use crate::config::Config;
-use crate::id::DocId;
 
 /// Longest keys and payloads, in bytes. Types without one do not exist on a stream, and are skipped like unknown ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,34 +25,16 @@ pub struct Caps {
     pub tombstones: Option<usize>,
     /// Of a negentropy message.
     pub negentropy: Option<usize>,
-    /// Of a control payload.
-    pub control: Option<usize>,
 }
 
 impl Caps {
-    /// Longest payload of a control frame. Ours have at most 72 bytes; the rest is for successors.
-    pub const CONTROL: usize = 1024;
-
     /// Longest tombstone with what may stand behind it: almost twice the longest that is used.
     pub const TOMBSTONE: usize = 4096;
 
     /// Longest negentropy message: lists of as many ids as a responder has items take half of it.
     pub const NEGENTROPY: usize = 2 * size_of::<ItemId>() * Responder::MAX_ITEMS;
 
-    /// The caps of a configuration, for a stream between Peat nodes.
-    #[must_use]
-    pub fn new(config: &Config) -> Self {
-        Self {
-            tombstone: None,
-            tombstones: None,
-            negentropy: None,
-            control: Some(Self::CONTROL),
-            key: DocId::MAX_LEN,
-            ..Self::v0(config)
-        }
-    }
-
-    /// The caps of a configuration, for a stream of a legacy peer.
+    /// The caps of a configuration.
     #[must_use]
     pub fn v0(config: &Config) -> Self {
         Self {
@@ -64,7 +45,6 @@ impl Caps {
             tombstone: Some(Self::TOMBSTONE),
             tombstones: Some(config.max_tombstones),
             negentropy: Some(Self::NEGENTROPY),
-            control: None,
         }
     }
 
@@ -77,7 +57,6 @@ impl Caps {
             MessageType::Tombstone => self.tombstone,
             MessageType::Tombstones => self.tombstones,
             MessageType::NegentropyInit | MessageType::NegentropyResponse => self.negentropy,
-            MessageType::Hello | MessageType::Summary => self.control,
         }
     }
 }

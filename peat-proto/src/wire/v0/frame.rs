@@ -27,10 +27,6 @@ pub enum MessageType {
     NegentropyInit = 0x08,
     /// Any other message of negentropy.
     NegentropyResponse = 0x09,
-    /// The greeting; only on the control lane between Peat nodes.
-    Hello = 0x40,
-    /// The digest of a document set; only on the control lane between Peat nodes.
-    Summary = 0x41,
 }
 
 impl MessageType {
@@ -45,8 +41,6 @@ impl MessageType {
             0x07 => Some(Self::Batch),
             0x08 => Some(Self::NegentropyInit),
             0x09 => Some(Self::NegentropyResponse),
-            0x40 => Some(Self::Hello),
-            0x41 => Some(Self::Summary),
             _ => None,
         }
     }
@@ -172,10 +166,6 @@ pub enum Label<'a> {
     Batch,
     /// An answer of negentropy.
     NegentropyResponse,
-    /// The greeting.
-    Hello,
-    /// The digest.
-    Summary,
 }
 
 impl Label<'_> {
@@ -189,8 +179,6 @@ impl Label<'_> {
             Self::Tombstones => MessageType::Tombstones,
             Self::Batch => MessageType::Batch,
             Self::NegentropyResponse => MessageType::NegentropyResponse,
-            Self::Hello => MessageType::Hello,
-            Self::Summary => MessageType::Summary,
         }
     }
 
@@ -203,7 +191,6 @@ impl Label<'_> {
             Self::Tombstones => "tombstones:batch",
             Self::Batch => "batch",
             Self::NegentropyResponse => "_negentropy",
-            Self::Hello | Self::Summary => "_peat",
         })
     }
 
@@ -242,12 +229,6 @@ impl<'a> Payload<'a> {
     pub(super) fn within_budget(bytes: &'a [u8]) -> Self {
         let len = bytes.len() as u32;
         Self { bytes, len }
-    }
-
-    /// A payload whose length needs no check.
-    pub(in crate::wire) fn short<const N: usize>(bytes: &'a [u8; N]) -> Self {
-        const { assert!(N <= u16::MAX as usize) };
-        Self { bytes, len: N as u32 }
     }
 }
 

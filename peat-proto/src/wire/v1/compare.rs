@@ -22,7 +22,7 @@ pub enum Subject {
 /// `generation | heard | flags u8 | shared count | shared digest, 32 bytes | seen, 8 bytes`, with flag bit 0
 /// `one-way count | one-way digest, 32 bytes`, with flag bit 1 `complete, 8 bytes`. 48 bytes as a frame when all scopes go
 /// both ways.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Summary {
     /// Of the sender's terms under which this is said.
     pub generation: u64,
@@ -30,11 +30,11 @@ pub struct Summary {
     pub heard: u64,
     /// Elements and digest of the scopes that go both ways.
     pub shared: Total,
-    /// The first bytes of the shared digest that the sender last had from the receiver; zeros before.
+    /// The [mark](Self::mark) of the summary that the sender last had from the receiver; zeros before.
     pub seen: [u8; 8],
     /// Elements and digest of the scopes that go from the sender to the receiver only; absent if there are none.
     pub one_way: Option<Total>,
-    /// The first bytes of the receiver's one-way digest of which the sender has everything.
+    /// The first bytes of the receiver's one-way digest of which the sender has everything; zeros if it has nothing of it.
     pub complete: Option<[u8; 8]>,
 }
 
@@ -48,8 +48,25 @@ pub struct Total {
 }
 
 impl Summary {
+    /// What [`Self::complete`] says of a side that has nothing.
+    pub const NOTHING: [u8; 8] = [0; 8];
+
     const ONE_WAY: u8 = 1;
     const COMPLETE: u8 = 2;
+
+    /// Names what a summary says its sender has: under which terms, and how much of what.
+    #[must_use]
+    pub fn mark(&self) -> [u8; 8] {
+        let mut body = BytesMut::new();
+        put_uleb(&mut body, self.generation);
+        self.shared.put(&mut body);
+        if let Some(one_way) = &self.one_way {
+            one_way.put(&mut body);
+        }
+        let mut mark = [0; 8];
+        blake3::Hasher::new_derive_key("peat 2026 summary v1").update(&body).finalize_xof().fill(&mut mark);
+        mark
+    }
 
     /// Reads the body.
     ///

@@ -26,8 +26,8 @@ pub struct Entry {
 pub enum Body {
     /// Heads, a question, changes.
     Word(Word),
-    /// A saved document, unchecked: see [`admit`](crate::admit::admit). Never empty.
-    Saved(Bytes),
+    /// A whole document.
+    Saved(Saved),
     /// The document is deleted, by a marker as the store keeps it.
     Marker(Bytes),
     /// What was sent of it is not taken.
@@ -54,6 +54,17 @@ pub struct Word {
     pub samples: Vec<ChangeHash>,
     /// Changes that the receiver lacks, each one chunk, in causal order, unchecked: see [`admit`](crate::admit::admit).
     pub changes: Vec<Bytes>,
+}
+
+/// A saved document, or all of its changes, one chunk behind the other.
+///
+/// `flags u8 | bytes`; bit 0, no answer is wanted if it is taken and nothing else is to be said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Saved {
+    /// Whether an answer is wanted in any case. Who sends many at once compares summaries afterwards instead.
+    pub answer: bool,
+    /// Unchecked: see [`admit`](crate::admit::admit). Never empty.
+    pub bytes: Bytes,
 }
 
 /// Changes or a saved document that was not taken.
@@ -174,7 +185,8 @@ impl Body {
     fn len(&self) -> usize {
         match self {
             Self::Word(word) => word.len(),
-            Self::Saved(bytes) | Self::Marker(bytes) => bytes.len(),
+            Self::Saved(saved) => 1 + saved.bytes.len(),
+            Self::Marker(bytes) => bytes.len(),
             Self::Refused(refused) => uleb_len(refused.reason) + hashes_len(refused.heads.as_slice()),
             Self::Piece(piece) => 17 + uleb_len(piece.whole) + uleb_len(piece.offset) + piece.bytes.len(),
             Self::Held(held) => 16 + uleb_len(held.bytes),
@@ -184,7 +196,11 @@ impl Body {
     fn put(&self, out: &mut BytesMut) {
         match self {
             Self::Word(word) => word.put(out),
-            Self::Saved(bytes) | Self::Marker(bytes) => out.put_slice(bytes),
+            Self::Saved(saved) => {
+                out.put_u8(u8::from(!saved.answer));
+                out.put_slice(&saved.bytes);
+            }
+            Self::Marker(bytes) => out.put_slice(bytes),
             Self::Refused(refused) => {
                 put_uleb(out, refused.reason);
                 put_hashes(out, refused.heads.as_slice());
@@ -207,7 +223,14 @@ impl Body {
         let rest = &mut rest;
         let body = match code {
             code if code == Kind::Word as u8 => Self::Word(Word::take(rest)?),
-            code if code == Kind::Saved as u8 => Self::Saved(take_rest(rest)?),
+            code if code == Kind::Saved as u8 => {
+                let answer = match take_u8(rest).ok_or(BodyError::Truncated)? {
+                    0 => true,
+                    1 => false,
+                    _ => return Err(BodyError::Undefined.into()),
+                };
+                Self::Saved(Saved { answer, bytes: take_rest(rest)? })
+            }
             code if code == Kind::Marker as u8 => Self::Marker(take_rest(rest)?),
             code if code == Kind::Refused as u8 => {
                 let reason = take_uleb(rest).map_err(BodyError::from)?;
@@ -351,10 +374,11 @@ impl EntriesBuilder {
         Self { body: BytesMut::new(), budget: budget.min(super::Caps::PEER.entries) }
     }
 
-    /// Appends an entry if it fits; whether it did.
+    /// Appends an entry if it fits; whether it did. The first one may be larger than the budget, up to what a frame takes.
     #[must_use]
     pub fn push(&mut self, entry: &Entry) -> bool {
-        if entry.encoded_len() > self.budget - self.body.len() {
+        let most = if self.body.is_empty() { super::Caps::PEER.entries } else { self.budget };
+        if entry.encoded_len() > most.saturating_sub(self.body.len()) {
             return false;
         }
         entry.put(&mut self.body);

@@ -1,0 +1,92 @@
+//! What frames say of documents, on either wire.
+
+use automerge::ChangeHash;
+use bytes::Bytes;
+use peat_proto::DocId;
+use peat_proto::wire::v1::{self, Kind, Packer};
+use peat_proto::wire::{Assembler, Body, Caps, Delta, Entry, Frame, Incoming, MessageType};
+
+/// What a frame says of one document.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) doc: DocId,
+    /// Changes that it names.
+    pub(crate) named: Vec<ChangeHash>,
+    /// Runs of Automerge chunks that it carries.
+    pub(crate) carried: Vec<Bytes>,
+}
+
+/// Reads what a node handed to its transport on the legacy wire; an error if that is not exactly one frame within the caps.
+pub(crate) fn on_v0(bytes: &Bytes, caps: &Caps) -> Result<Vec<Said>, String> {
+    let mut assembler = Assembler::new();
+    assembler.push(bytes.clone());
+    let frame = match assembler.next(caps) {
+        Ok(Some(Incoming::Frame(frame))) if !assembler.is_mid_frame() => frame,
+        Ok(other) => return Err(format!("not one whole frame but {other:?}")),
+        Err(error) => return Err(format!("a frame that no peer would read: {error}")),
+    };
+    documents(&frame)?.into_iter().map(|(doc, body)| said_on_v0(doc, body)).collect()
+}
+
+fn said_on_v0(doc: DocId, body: Body) -> Result<Said, String> {
+    match body {
+        Body::Delta(payload) => {
+            let delta = Delta::decode(payload).map_err(|error| format!("a delta for {doc}: {error}"))?;
+            let samples = delta.have.iter().flat_map(|have| &have.last_sync);
+            let named = delta.heads.iter().chain(&delta.need).chain(samples).copied().collect();
+            Ok(Said { doc, named, carried: delta.changes })
+        }
+        Body::Snapshot(payload) => Ok(Said { doc, named: Vec::new(), carried: vec![payload] }),
+    }
+}
+
+fn documents(frame: &Frame) -> Result<Vec<(DocId, Body)>, String> {
+    let doc = || frame.doc().map_err(|error| format!("a frame for no document: {error}"));
+    match frame.kind {
+        MessageType::Delta => Ok(vec![(doc()?, Body::Delta(frame.payload.clone()))]),
+        MessageType::Snapshot => Ok(vec![(doc()?, Body::Snapshot(frame.payload.clone()))]),
+        MessageType::Batch => {
+            let batch = peat_proto::wire::Batch::decode(frame.payload.clone()).map_err(|error| error.to_string())?;
+            let entries = batch.entries().map(|entry| match entry {
+                Ok(Entry::Document { doc, body }) => Ok((doc, body)),
+                Ok(Entry::Tombstone(_)) => Err("a tombstone where none belongs".to_owned()),
+                Err(error) => Err(error.to_string()),
+            });
+            entries.collect()
+        }
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// Reads what a node handed to its transport on our own wire; an error if that is not exactly one frame that a peer reads.
+pub(crate) fn on_v1(bytes: &Bytes) -> Result<(Kind, Vec<Said>), String> {
+    let mut assembler = v1::Assembler::new();
+    assembler.push(bytes.clone());
+    let v1::Frame { kind, body } = match assembler.next(&v1::Caps::PEER) {
+        Ok(Some(v1::Incoming::Frame(frame))) if !assembler.is_mid_frame() => frame,
+        Ok(other) => return Err(format!("not one whole frame but {other:?}")),
+        Err(error) => return Err(format!("a frame that no peer would read: {error}")),
+    };
+    let wrong = |error: v1::BodyError| format!("a {kind:?} that no peer would read: {error}");
+    let entries = match kind {
+        Kind::Entries => v1::Entries::decode(body).map_err(wrong)?,
+        Kind::Packed => Packer::new().unpack(body).map_err(wrong)?,
+        _ => return Ok((kind, Vec::new())),
+    };
+    let said = entries.each().map(|entry| entry.map(said_on_v1).map_err(|error| error.to_string()));
+    Ok((kind, said.collect::<Result<_, _>>()?))
+}
+
+fn said_on_v1(v1::Entry { doc, body }: v1::Entry) -> Said {
+    let (named, carried) = match body {
+        v1::Body::Word(word) => {
+            let named = word.heads.as_slice().iter().chain(word.need.as_slice()).chain(&word.samples);
+            (named.copied().collect(), word.changes)
+        }
+        v1::Body::Saved(saved) => (Vec::new(), vec![saved.bytes]),
+        v1::Body::Piece(piece) if piece.bytes.len() as u64 == piece.whole => (Vec::new(), vec![piece.bytes]),
+        v1::Body::Refused(refused) => (refused.heads.as_slice().to_vec(), Vec::new()),
+        v1::Body::Marker(_) | v1::Body::Piece(_) | v1::Body::Held(_) => (Vec::new(), Vec::new()),
+    };
+    Said { doc, named, carried }
+}
