@@ -32,7 +32,7 @@ pub(crate) mod scopes;
 pub(crate) use bury::Buried;
 use cache::{Cache, Verdict};
 use document::{Document, Live, Offer, Phase};
-use history::Incoming;
+use history::{Brought, Incoming};
 use lifetime::Calendar;
 use persist::Writer;
 use scopes::{Scope, Scopes};
@@ -54,7 +54,7 @@ pub(crate) enum Effect {
         conn: ConnId,
         doc: DocId,
         outcome: Result<(), Refusal>,
-        heads: Option<Heads>,
+        brought: Brought,
     },
     /// What this connection waited for may be there now.
     Wake {
@@ -296,10 +296,7 @@ impl Docs {
         let mut evicted = 0;
         self.cache.shrink(|doc, used| {
             let Some(document) = classes[policy.of(doc).class.index()].get_mut(doc) else { return Verdict::Freed };
-            if !document.is_clean() {
-                return Verdict::Held;
-            }
-            if !attention.contains_key(doc) {
+            if document.is_clean() && !attention.contains_key(doc) {
                 document.phase = Phase::Cold;
                 evicted += 1;
                 return Verdict::Freed;

@@ -7,6 +7,7 @@ use automerge::Automerge;
 use automerge::transaction::Transaction;
 
 use crate::config::Config;
+use crate::doc::history::Brought;
 use crate::doc::{Docs, Effect};
 use crate::error::EditError;
 use crate::heads::Heads;
@@ -350,12 +351,13 @@ impl Node {
                 self.moved(&doc, &before, &sources);
                 self.legacy_moved(&doc, &before, &sources);
             }
-            Effect::Answered { conn, doc, outcome, heads } if self.legacy.contains(conn) => {
+            Effect::Answered { conn, doc, outcome, brought } if self.legacy.contains(conn) => {
+                let heads = if let Brought::Whole(heads) = brought { Some(heads) } else { None };
                 self.legacy_answered(conn, &doc, outcome, heads);
             }
             Effect::Wake { conn, doc } if self.legacy.contains(conn) => self.legacy_woken(conn, &doc),
             Effect::Denied { conn, doc } if self.legacy.contains(conn) => self.legacy_denied(conn, &doc),
-            Effect::Answered { conn, doc, outcome, heads } => self.answered(conn, &doc, outcome, heads),
+            Effect::Answered { conn, doc, outcome, brought } => self.answered(conn, &doc, outcome, brought),
             Effect::Wake { conn, doc } => {
                 let class = self.docs.class(&doc);
                 if let Some(conn) = self.conns.get_mut(&conn) {

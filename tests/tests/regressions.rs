@@ -1,7 +1,9 @@
 //! Runs that once failed, each named after the bug that it holds down. Most came out of the shrinker: what their steps have in
 //! common with the bug's cause is chance and timing.
 
-use peat_tests::world::Step::{Advance, Disconnect, Edit, FailLoads, FailWrites, Open};
+use peat_tests::world::Step::{
+    Advance, Crash, Cut, Disconnect, Duplicate, Edit, Evict, FailLoads, FailWrites, Heal, Open, Reboot, Squeeze,
+};
 use peat_tests::world::{Habit, Profile, Setup, Step, Topology, World, run};
 
 /// New documents and edits waited for the next comparison of digests, ever more rarely made, until the two sets had been
@@ -248,6 +250,157 @@ fn a_document_that_is_asked_about_does_not_count_as_equal() {
             Advance { ms: 679 },
             Edit { node: 0, doc: 0, kind: 6, value: 3_014_669_054 },
             Advance { ms: 104 },
+        ],
+    );
+}
+
+/// What a peer had refused for a while, and what was left out of the comparison for it, counted as equal when the rest was;
+/// the exchange about it began beside that.
+#[test]
+fn what_was_refused_for_a_while_does_not_count_as_equal() {
+    nothing_is_violated(
+        Setup { cache: 0, ..Setup::quiet(1063, 2, 1) },
+        &[
+            Edit { node: 0, doc: 0, kind: 6, value: 4_027_519_919 },
+            FailLoads { node: 1, count: 15 },
+            Advance { ms: 108 },
+            Edit { node: 0, doc: 0, kind: 1, value: 687_555_355 },
+            Advance { ms: 60_187 },
+        ],
+    );
+}
+
+/// Two nodes whose stores failed at the same time refused each other's changes; each left the document out until the other
+/// would try again, and both counted as level.
+#[test]
+fn two_that_refuse_each_other_s_changes_for_a_while_try_again() {
+    nothing_is_violated(
+        Setup {
+            topology: Topology::Star,
+            datagram: 100,
+            profile: Profile { loss: 0, duplicate: 177, reorder: 769, ..Profile::SATELLITE },
+            frame: 200,
+            window: (0, 1),
+            lazy: 200_000,
+            disk: 5000,
+            ..Setup::quiet(1759, 3, 1)
+        },
+        &[
+            Advance { ms: 85 },
+            Cut { from: 1, to: 1 },
+            Advance { ms: 680 },
+            FailLoads { node: 1, count: 238 },
+            Advance { ms: 182 },
+            Heal,
+            Advance { ms: 1456 },
+            Edit { node: 2, doc: 0, kind: 1, value: 1_070_488_470 },
+            Advance { ms: 193 },
+            Cut { from: 1, to: 1 },
+            Advance { ms: 10_614 },
+            Heal,
+            Squeeze { from: 0, to: 0, ms: 5242 },
+            Advance { ms: 3667 },
+            Edit { node: 0, doc: 0, kind: 0, value: 2_076_201_536 },
+            Evict { node: 1 },
+            Advance { ms: 55 },
+            Evict { node: 2 },
+            FailLoads { node: 2, count: 229 },
+            Advance { ms: 5942 },
+            Edit { node: 0, doc: 0, kind: 4, value: 2_974_034_478 },
+            Edit { node: 2, doc: 0, kind: 0, value: 464_578_651 },
+            Squeeze { from: 0, to: 1, ms: 7359 },
+            Edit { node: 0, doc: 0, kind: 8, value: 1_447_863_068 },
+            Advance { ms: 412 },
+            Edit { node: 0, doc: 0, kind: 8, value: 1_943_120_474 },
+            Advance { ms: 3284 },
+            Edit { node: 2, doc: 0, kind: 9, value: 2_828_942_812 },
+            Edit { node: 0, doc: 0, kind: 1, value: 1_348_564_707 },
+            Advance { ms: 582 },
+            FailLoads { node: 0, count: 173 },
+            Advance { ms: 193 },
+            Edit { node: 0, doc: 0, kind: 5, value: 784_966_044 },
+            Advance { ms: 790 },
+            Edit { node: 0, doc: 0, kind: 4, value: 324_129_409 },
+            Advance { ms: 665 },
+            Edit { node: 0, doc: 0, kind: 5, value: 1_391_914_977 },
+            Edit { node: 0, doc: 0, kind: 5, value: 3_916_600_085 },
+            Advance { ms: 259 },
+            Evict { node: 2 },
+            Advance { ms: 206 },
+            FailLoads { node: 2, count: 8 },
+            Edit { node: 2, doc: 0, kind: 11, value: 2_802_803_600 },
+            Evict { node: 0 },
+            Advance { ms: 10_724 },
+        ],
+    );
+}
+
+/// A connection that had come to rest heard a summary that had been overtaken, and stayed at rest, unequal for ever.
+#[test]
+fn a_summary_that_arrives_late_does_not_end_the_comparison() {
+    nothing_is_violated(
+        Setup {
+            datagram: 50,
+            profile: Profile { loss: 923, duplicate: 1663, reorder: 928, ..Profile::SATELLITE },
+            cache: 0,
+            inline: 400,
+            lazy: 2000,
+            disk: 500,
+            ..Setup::quiet(2537, 3, 1)
+        },
+        &[
+            Advance { ms: 5243 },
+            Crash { node: 2, keep: 13 },
+            Advance { ms: 25_184 },
+            Edit { node: 1, doc: 0, kind: 6, value: 494_240_017 },
+            Edit { node: 2, doc: 0, kind: 7, value: 1_838_948_188 },
+            Advance { ms: 343 },
+            Reboot { node: 0 },
+            Advance { ms: 575 },
+            Edit { node: 2, doc: 0, kind: 0, value: 1_039_909_853 },
+            Advance { ms: 432 },
+            Duplicate { packet: 12_246 },
+            Advance { ms: 170 },
+            Edit { node: 0, doc: 0, kind: 0, value: 2_388_051_927 },
+            Advance { ms: 306 },
+            Edit { node: 1, doc: 0, kind: 1, value: 2_327_394_084 },
+            Advance { ms: 15_457 },
+            Edit { node: 1, doc: 0, kind: 8, value: 3_724_099_999 },
+            Advance { ms: 357 },
+            Edit { node: 2, doc: 0, kind: 0, value: 1_731_119_615 },
+            Advance { ms: 1220 },
+            Edit { node: 1, doc: 0, kind: 0, value: 1_803_483_275 },
+            Advance { ms: 250 },
+            Duplicate { packet: 46_307 },
+            Advance { ms: 16_728 },
+            Edit { node: 1, doc: 0, kind: 1, value: 1_053_601_605 },
+            Advance { ms: 663 },
+            Edit { node: 1, doc: 0, kind: 4, value: 921_756_259 },
+            Advance { ms: 11_223 },
+            Crash { node: 1, keep: 87 },
+            FailWrites { node: 1, count: 19 },
+            Advance { ms: 1447 },
+            Edit { node: 2, doc: 0, kind: 6, value: 642_937_233 },
+            Advance { ms: 624 },
+            Reboot { node: 2 },
+            Advance { ms: 347 },
+            Edit { node: 2, doc: 0, kind: 1, value: 1_798_062_179 },
+            Advance { ms: 838 },
+            Duplicate { packet: 53_256 },
+            Edit { node: 0, doc: 0, kind: 6, value: 1_276_017_758 },
+            Advance { ms: 506 },
+            Duplicate { packet: 368 },
+            Advance { ms: 430 },
+            Duplicate { packet: 37_309 },
+            Duplicate { packet: 18_375 },
+            Advance { ms: 989 },
+            Crash { node: 2, keep: 28 },
+            Advance { ms: 18_089 },
+            Duplicate { packet: 35_543 },
+            Edit { node: 0, doc: 0, kind: 8, value: 3_082_649_581 },
+            Advance { ms: 1085 },
+            Edit { node: 2, doc: 0, kind: 2, value: 1_583_821_137 },
+            Advance { ms: 289 },
         ],
     );
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use super::document::{Document, Live, Phase};
-use super::history::{self, Incoming, Merged, Payload, Report, Source};
+use super::history::{self, Brought, Incoming, Merged, Payload, Report, Source};
 use super::{Docs, Effect, persist};
 use crate::heads::Heads;
 use crate::id::DocId;
@@ -93,7 +93,7 @@ impl Docs {
     fn worked_for_nothing(&mut self, doc: &DocId, outcome: Outcome) {
         if let Outcome::Merged(_, merged) = outcome {
             for report in merged.reports {
-                self.answer(doc, Report { outcome: Err(Refusal::Deleted), heads: None, ..report });
+                self.answer(doc, Report { outcome: Err(Refusal::Deleted), brought: Brought::Unknown, ..report });
             }
         }
         self.start_loads();
@@ -110,7 +110,7 @@ impl Docs {
             *live = Live::blank(&self.actor);
             added.clear();
             for report in reports.iter_mut().filter(|report| report.is_fresh()) {
-                (report.outcome, report.heads) = (Err(Refusal::Expired), None);
+                (report.outcome, report.brought) = (Err(Refusal::Expired), Brought::Unknown);
             }
         }
         live.memory = history::memory_of(&live.doc);
@@ -214,7 +214,7 @@ impl Docs {
 
     /// Accounts for one report and passes it on to whoever sent the changes.
     pub(super) fn answer(&mut self, doc: &DocId, report: Report) {
-        let Report { source, outcome, heads, size } = report;
+        let Report { source, outcome, brought, size } = report;
         let fresh = outcome.is_ok_and(|(new, _)| new > 0);
         match self.get_mut(doc).and_then(|document| document.unsaved.as_mut()) {
             Some(unsaved) if fresh => unsaved.received += size,
@@ -225,7 +225,7 @@ impl Docs {
             Source::Peer(conn, _) => {
                 self.stats.refused += u64::from(outcome.is_err());
                 let outcome = outcome.map(|_| ());
-                self.effects.push_back(Effect::Answered { conn, doc: doc.clone(), outcome, heads });
+                self.effects.push_back(Effect::Answered { conn, doc: doc.clone(), outcome, brought });
             }
             Source::Import(edit) => {
                 let known = self.get(doc).map_or(Heads::NONE, Document::heads);

@@ -1,7 +1,7 @@
 //! Deletion: a marker in the place of a document, whatever was going on with it.
 
 use super::document::{Offer, Phase};
-use super::history::Report;
+use super::history::{Brought, Report};
 use super::{Docs, Effect};
 use crate::error::DeleteError;
 use crate::heads::Heads;
@@ -159,7 +159,8 @@ impl Docs {
         }
         for incoming in std::mem::take(&mut attention.inbox) {
             let size = incoming.payload.len();
-            let report = Report { source: incoming.source, outcome: Err(Refusal::Deleted), heads: None, size };
+            let report =
+                Report { source: incoming.source, outcome: Err(Refusal::Deleted), brought: Brought::Unknown, size };
             self.answer(doc, report);
         }
         if attention.opens > 0 {

@@ -65,10 +65,20 @@ pub(crate) struct Report {
     pub(crate) source: Source,
     /// How many of its changes were new and how many known, or why none was applied.
     pub(crate) outcome: Result<(u64, u64), Refusal>,
-    /// The heads of a saved document that arrived.
-    pub(crate) heads: Option<Heads>,
+    pub(crate) brought: Brought,
     /// Bytes of the payload.
     pub(crate) size: usize,
+}
+
+/// Which history a payload is of: whoever sent it has that.
+#[derive(Debug, Default)]
+pub(crate) enum Brought {
+    #[default]
+    Unknown,
+    /// A saved document with these heads.
+    Whole(Heads),
+    /// Changes up to these.
+    UpTo(Heads),
 }
 
 /// An empty document that writes as `actor`.
@@ -160,15 +170,15 @@ pub(crate) fn merge(doc: &mut Automerge, mut incoming: Vec<Incoming>, limits: &A
         let mut group = Vec::new();
         // Automerge may panic on what the walk admits.
         let parsed = catch_unwind(AssertUnwindSafe(|| changes_of(doc, payload, limits, trusted)));
-        let (outcome, heads) = match parsed.unwrap_or(Err(Refusal::Invalid)) {
-            Ok(Parsed { changes, heads, known }) => {
+        let (outcome, brought) = match parsed.unwrap_or(Err(Refusal::Invalid)) {
+            Ok(Parsed { changes, brought, known }) => {
                 let outcome = choose(doc, changes, &mut group, &mut chosen, limits);
-                (outcome.map(|(new, seen)| (new, seen + known)), heads)
+                (outcome.map(|(new, seen)| (new, seen + known)), brought)
             }
-            Err(refusal) => (Err(refusal), None),
+            Err(refusal) => (Err(refusal), Brought::Unknown),
         };
         groups.push(group);
-        merged.reports.push(Report { source, outcome, heads, size });
+        merged.reports.push(Report { source, outcome, brought, size });
     }
     let joint: Vec<Change> = groups.iter().flatten().cloned().collect();
     if joint.is_empty()
@@ -250,8 +260,8 @@ fn adopt(doc: &mut Automerge, source: Source, bytes: &Bytes, limits: &AdmitLimit
             Ok(saved)
         }
     });
-    let (outcome, heads) = match outcome {
-        Err(refusal) => (Err(refusal), None),
+    let (outcome, brought) = match outcome {
+        Err(refusal) => (Err(refusal), Brought::Unknown),
         Ok(saved) => {
             let heads = Heads::new(saved.get_heads());
             // Their dependencies lie behind them, and nothing else is the frontier.
@@ -259,10 +269,10 @@ fn adopt(doc: &mut Automerge, source: Source, bytes: &Bytes, limits: &AdmitLimit
             merged.bytes = bytes.to_vec();
             let new = saved.stats().num_changes;
             *doc = saved.with_actor(doc.get_actor().clone());
-            (Ok((new, 0)), Some(heads))
+            (Ok((new, 0)), Brought::Whole(heads))
         }
     };
-    merged.reports.push(Report { source, outcome, heads, size: bytes.len() });
+    merged.reports.push(Report { source, outcome, brought, size: bytes.len() });
     merged
 }
 
@@ -286,7 +296,7 @@ fn load_saved(bytes: &[u8]) -> Result<Automerge, Refusal> {
 
 struct Parsed {
     changes: Vec<Change>,
-    heads: Option<Heads>,
+    brought: Brought,
     known: u64,
 }
 
@@ -298,7 +308,7 @@ fn changes_of(doc: &Automerge, payload: Payload, limits: &AdmitLimits, trusted: 
             saved_changes(doc, &bytes)
         }
         Payload::Changes(chunks) => {
-            let mut parsed = Parsed { changes: Vec::new(), heads: None, known: 0 };
+            let mut parsed = Parsed { changes: Vec::new(), brought: Brought::Unknown, known: 0 };
             for chunk in chunks {
                 check(&chunk)?;
                 match Change::try_from(chunk.as_ref()) {
@@ -313,6 +323,9 @@ fn changes_of(doc: &Automerge, payload: Payload, limits: &AdmitLimits, trusted: 
             }
             // Messages of a peer may overtake each other.
             parsed.changes = in_causal_order(parsed.changes);
+            let deps: BTreeSet<_> = parsed.changes.iter().flat_map(Change::deps).copied().collect();
+            let last = parsed.changes.iter().map(Change::hash).filter(|hash| !deps.contains(hash));
+            parsed.brought = Brought::UpTo(Heads::new(last.collect()));
             Ok(parsed)
         }
     }
@@ -323,7 +336,7 @@ fn saved_changes(doc: &Automerge, bytes: &[u8]) -> Result<Parsed, Refusal> {
     let changes = doc.get_changes_added(&saved);
     let total = saved.stats().num_changes;
     let known = total.saturating_sub(u64::try_from(changes.len()).unwrap_or(u64::MAX));
-    Ok(Parsed { changes: in_causal_order(changes), heads: Some(Heads::new(saved.get_heads())), known })
+    Ok(Parsed { changes: in_causal_order(changes), brought: Brought::Whole(Heads::new(saved.get_heads())), known })
 }
 
 /// `get_changes_added` promises something close to a topological order; this makes it one.

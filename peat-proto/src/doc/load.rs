@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::document::{Live, Phase};
-use super::history::Report;
+use super::history::{Brought, Report};
 use super::{Docs, Effect, MAX_LOADS};
 use crate::id::{ConnId, DocId, LoadId};
 use crate::io::{Event, Refusal};
@@ -218,7 +218,8 @@ impl Docs {
         }
         for incoming in std::mem::take(&mut attention.inbox) {
             let size = incoming.payload.len();
-            let report = Report { source: incoming.source, outcome: Err(Refusal::Quarantined), heads: None, size };
+            let report =
+                Report { source: incoming.source, outcome: Err(Refusal::Quarantined), brought: Brought::Unknown, size };
             self.answer(&doc, report);
         }
     }

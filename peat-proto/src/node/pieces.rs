@@ -36,7 +36,7 @@ impl Node {
         match self.assemblies.take(peer, doc, piece) {
             Taken::Whole(form, bytes) => {
                 if let Some(exchange) = self.conns.get_mut(&id).and_then(|conn| conn.exchanges.get_mut(doc)) {
-                    exchange.heard_whole(None, true);
+                    exchange.heard_whole(true);
                 }
                 let payload = match form {
                     Form::Saved => Payload::Saved(bytes),

@@ -38,9 +38,14 @@ impl Node {
             }
             return;
         }
+        // On a datagram link it may be an old one that was overtaken.
+        conn.rested = None;
         let start = conn.survey.heard(summary, &ours, role, now, busy);
         if conn.survey.is_level(&ours) {
             conn.equal.fill(slots);
+            for slot in conn.survey.left_out().filter_map(|doc| self.docs.get(doc)).map(|document| document.slot) {
+                conn.equal.remove(slot);
+            }
             conn.survey.answering.thaw();
             let docs: Vec<DocId> = conn.exchanges.keys().cloned().collect();
             for doc in docs {

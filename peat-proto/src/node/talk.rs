@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::Node;
 use crate::doc::Buried;
 use crate::doc::document::{Document, Offer};
-use crate::doc::history::{Incoming, Payload, Source};
+use crate::doc::history::{Brought, Incoming, Payload, Source};
 use crate::heads::Heads;
 use crate::id::{ConnId, DocId};
 use crate::io::{Event, Refusal};
@@ -70,7 +70,7 @@ impl Node {
         }
         conn.survey.include(doc);
         if let Some(exchange) = conn.exchange(doc, most, Exchange::unknown) {
-            exchange.heard_whole(None, saved.answer);
+            exchange.heard_whole(saved.answer);
         }
         self.take_in(id, doc, Payload::Saved(saved.bytes));
     }
@@ -129,7 +129,7 @@ impl Node {
             Some(Offer::Nothing) | None => false,
         };
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        if !current || conn.survey.is_excluded(doc) {
+        if !current || conn.survey.is_declined(doc) {
             // About what has been overtaken, or said again.
             return;
         }
@@ -137,14 +137,14 @@ impl Node {
         conn.watch.note(doc, SyncOutcome::Refused(reason));
         conn.end_exchange(class, doc);
         let again = reason.may_pass().then(|| self.now.mono + self.config.retry_max.saturating_mul(2));
-        conn.survey.exclude(doc, item, again);
+        conn.survey.decline(doc, item, again);
         let peer = conn.peer;
         self.stats.declined += 1;
         self.event(Event::Declined { peer, doc: doc.clone(), reason });
     }
 
     /// What a peer sent has been applied or refused.
-    pub(super) fn answered(&mut self, id: ConnId, doc: &DocId, outcome: Result<(), Refusal>, heads: Option<Heads>) {
+    pub(super) fn answered(&mut self, id: ConnId, doc: &DocId, outcome: Result<(), Refusal>, brought: Brought) {
         match outcome {
             Ok(()) | Err(Refusal::MissingChanges) => {
                 let class = self.docs.class(doc);
@@ -156,9 +156,7 @@ impl Node {
                 }
                 // It may have ended meanwhile, for instance because both sides were level before this was applied.
                 if let Some(exchange) = conn.exchange(doc, most, Exchange::unknown) {
-                    if heads.is_some() {
-                        exchange.heard_whole(heads, false);
-                    }
+                    exchange.took(brought);
                     conn.enqueue(class, doc);
                 }
             }
@@ -211,7 +209,7 @@ impl Node {
                 conn.set_deadline(doc, None);
                 conn.enqueue(class, doc);
             }
-            conn.survey.exclude(doc, item, None);
+            conn.survey.refuse(doc, item);
             conn.survey.spoil();
         }
         self.report_refused(id, doc, reason);

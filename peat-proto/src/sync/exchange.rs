@@ -15,11 +15,12 @@
 
 use std::collections::BTreeSet;
 
-use automerge::ChangeHash;
+use automerge::{Automerge, ChangeHash};
 use bytes::{Bytes, BytesMut};
 
+use crate::doc::View;
 use crate::doc::document::{Document, Live};
-use crate::doc::{View, history};
+use crate::doc::history::{self, Brought};
 use crate::heads::Heads;
 use crate::io::Refusal;
 use crate::time::Time;
@@ -27,6 +28,9 @@ use crate::wire::v1::{Held, Word};
 
 /// Hashes that are remembered as common to both sides; the newest are kept.
 const MAX_COMMON: usize = 64;
+
+/// Of them, those that a question names beside its samples: with these at most 27, which is less than what is remembered.
+const MAX_TOLD: usize = 16;
 
 /// Changes up to which a whole document travels as its changes: a saved form is smaller only for more.
 const FEW: usize = 4;
@@ -141,15 +145,24 @@ impl Exchange {
         self.quiet = false;
         self.asked |= word.asks;
         self.owes |= !word.changes.is_empty();
-        self.hints = word.samples.iter().take(MAX_COMMON).copied().collect();
+        self.hint(&word.samples);
         self.theirs = Some(word.heads.clone());
     }
 
-    /// Takes in that a whole document arrived, with these heads; whether an answer is wanted.
-    pub(crate) fn heard_whole(&mut self, heads: Option<Heads>, answer: bool) {
+    /// Takes in that a whole document arrived; whether an answer is wanted.
+    pub(crate) fn heard_whole(&mut self, answer: bool) {
         self.owes |= answer;
-        if self.theirs.is_none() {
-            self.theirs = heads;
+    }
+
+    /// Takes in what came of what arrived: they have all of it, and so have we.
+    pub(crate) fn took(&mut self, brought: Brought) {
+        match brought {
+            Brought::Unknown => {}
+            Brought::Whole(heads) => {
+                self.hint(heads.as_slice());
+                self.theirs.get_or_insert(heads);
+            }
+            Brought::UpTo(frontier) => self.hint(frontier.as_slice()),
         }
     }
 
@@ -224,8 +237,11 @@ impl Exchange {
         let unknown = if rights.takes { Heads::new(unknown) } else { Heads::NONE };
         let mut hints = std::mem::take(&mut self.hints);
         hints.retain(shown);
-        self.confirm(hints);
-        self.confirm(known.into_iter().take(MAX_COMMON).collect());
+        let news = self.confirm(hints);
+        if self.confirm(known.into_iter().take(MAX_COMMON).collect()) || news {
+            // What is sent next begins further on.
+            self.tries = 0;
+        }
         let mut base = self.common.clone();
         base.extend(self.ahead.iter().filter(|hash| history::knows(doc, hash)));
         let strangers = base.is_empty() && !theirs.is_empty();
@@ -234,7 +250,7 @@ impl Exchange {
             return if self.is_waiting() {
                 self.acknowledge(ours)
             } else {
-                self.ask(ours, unknown, history::sample(doc, ours))
+                self.ask(ours, unknown, self.samples(doc, ours))
             };
         }
         let covered = ours.as_slice().iter().all(|head| base.contains(head));
@@ -243,7 +259,7 @@ impl Exchange {
         if missing.is_empty() {
             return match (unknown.is_empty(), self.is_waiting()) {
                 (_, true) => self.acknowledge(ours),
-                (false, false) => self.ask(ours, unknown, history::sample(doc, ours)),
+                (false, false) => self.ask(ours, unknown, self.samples(doc, ours)),
                 (true, false) if strange || !rights.sends => self.end(ours),
                 // They have, or will have, all of ours, and named heads that lie behind them.
                 (true, false) => self.ask(ours, Heads::NONE, Vec::new()),
@@ -282,7 +298,7 @@ impl Exchange {
         let more = changes.len() < missing.len();
         self.ahead = if more { frontier.as_slice().to_vec() } else { ours.as_slice().to_vec() };
         let asks = !unknown.is_empty() && !self.is_waiting();
-        let samples = if asks { history::sample(doc, ours) } else { Vec::new() };
+        let samples = if asks { self.samples(doc, ours) } else { Vec::new() };
         (self.asked, self.owes) = (false, false);
         let word = Word { heads: ours.clone(), asks, need: unknown, samples, changes };
         Step::Say { message: Message::Word(word), expects: true, more }
@@ -320,15 +336,37 @@ impl Exchange {
         Step::Say { message: Message::Word(word), expects: true, more: false }
     }
 
-    /// Notes what the other side is known to have.
-    fn confirm(&mut self, known: Vec<ChangeHash>) {
+    /// What tells the other side how much of the history we have: ancestors of our heads, and what we know that it has, as
+    /// far as it went. So what it sends again and again, because all that it knows of ours lies further back, gets shorter
+    /// each time.
+    fn samples(&self, doc: &Automerge, ours: &Heads) -> Vec<ChangeHash> {
+        let mut samples = history::sample(doc, ours);
+        let newest = self.common.len().saturating_sub(MAX_TOLD);
+        samples.extend(self.common.iter().skip(newest).filter(|hash| !ours.contains(hash)));
+        samples.sort_unstable();
+        samples.dedup();
+        samples
+    }
+
+    /// Notes what the other side says that it has.
+    fn hint(&mut self, hashes: &[ChangeHash]) {
+        self.hints.extend(hashes.iter().take(MAX_COMMON));
+        let excess = self.hints.len().saturating_sub(MAX_COMMON);
+        self.hints.drain(..excess);
+    }
+
+    /// Notes what the other side is known to have; whether that is news.
+    fn confirm(&mut self, known: Vec<ChangeHash>) -> bool {
+        let before = self.common.len();
         for hash in known {
             if !self.common.contains(&hash) {
                 self.common.push(hash);
             }
         }
+        let news = self.common.len() > before;
         let excess = self.common.len().saturating_sub(MAX_COMMON);
         self.common.drain(..excess);
+        news
     }
 }
 

@@ -67,6 +67,8 @@ pub(crate) struct Survey {
 struct Excluded {
     /// What we offer of it.
     offered: Option<(Scope, Item)>,
+    /// The other side said that it refuses.
+    declined: bool,
     /// When it is tried again.
     again: Option<Time>,
 }
@@ -175,6 +177,7 @@ impl Survey {
     }
 
     fn summary(&self, ours: &Ours) -> Summary {
+        let plan = self.plan();
         let theirs = self.got.as_ref().and_then(|got| got.one_way).filter(|theirs| theirs.count > 0);
         let complete = theirs.and_then(|_| match self.inward.model {
             Some(model) if model == Digest::default() => Some(Summary::NOTHING),
@@ -186,7 +189,7 @@ impl Survey {
             heard: self.dealings.heard_generation(),
             shared: total(ours.shared),
             seen: self.got.as_ref().map_or([0; 8], Summary::mark),
-            one_way: (ours.outward.count > 0).then(|| total(ours.outward)),
+            one_way: (!plan.outward.is_empty()).then(|| total(ours.outward)),
             complete,
         }
     }
@@ -396,10 +399,22 @@ impl Survey {
         self.due = Some(self.due.map_or(now + settle, |due| due.min(now + settle)));
     }
 
-    /// Leaves a document out that one side refuses, with what we offer of it; until one of the two moves, or `again`.
-    pub(crate) fn exclude(&mut self, doc: &DocId, offered: Option<(Scope, Item)>, again: Option<Time>) {
+    /// Leaves a document out that we refuse, with what we offer of it; until one of the two sides moves.
+    pub(crate) fn refuse(&mut self, doc: &DocId, offered: Option<(Scope, Item)>) {
+        // Who refuses each other's try again all the same.
+        let before = self.excluded.get(doc);
+        let (declined, again) = before.map_or((false, None), |before| (before.declined, before.again));
+        self.exclude(doc, Excluded { offered, declined, again });
+    }
+
+    /// Leaves a document out that the other side refuses, with what we offer of it; until one of the two moves, or `again`.
+    pub(crate) fn decline(&mut self, doc: &DocId, offered: Option<(Scope, Item)>, again: Option<Time>) {
+        self.exclude(doc, Excluded { offered, declined: true, again });
+    }
+
+    fn exclude(&mut self, doc: &DocId, excluded: Excluded) {
         if self.excluded.len() < MAX_EXCLUDED || self.excluded.contains_key(doc) {
-            self.excluded.insert(doc.clone(), Excluded { offered, again });
+            self.excluded.insert(doc.clone(), excluded);
         }
     }
 
@@ -417,6 +432,16 @@ impl Survey {
     /// Counts a document again; whether it was left out.
     pub(crate) fn include(&mut self, doc: &DocId) -> bool {
         self.excluded.remove(doc).is_some()
+    }
+
+    /// The documents that are left out.
+    pub(crate) fn left_out(&self) -> impl Iterator<Item = &DocId> {
+        self.excluded.keys()
+    }
+
+    /// Whether a document is left out that the other side refused.
+    pub(crate) fn is_declined(&self, doc: &DocId) -> bool {
+        self.excluded.get(doc).is_some_and(|excluded| excluded.declined)
     }
 
     pub(crate) fn is_excluded(&self, doc: &DocId) -> bool {
