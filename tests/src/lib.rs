@@ -1,6 +1,5 @@
-//! The proving ground: whole fleets of real nodes on virtual time, the laws of the codecs, and what it all costs.
+//! The proving ground: whole fleets of real nodes on virtual time, and the laws of the codecs.
 
-pub mod costs;
 pub mod laws;
 pub mod legacy;
 pub mod world;

@@ -15,7 +15,7 @@ use super::{World, log};
 #[derive(Debug, Default)]
 pub(crate) struct Checks {
     shares: BTreeMap<ConnId, Credit>,
-    /// Bytes of the largest frame that a node sent.
+    /// Bytes of the most that a node sent to be taken in at once.
     largest: usize,
 }
 
@@ -70,13 +70,15 @@ impl World {
 
     /// What holds of every frame that an honest node sends.
     pub(crate) fn check_frame(&mut self, member: usize, conn: ConnId, lane: Lane, bytes: &Bytes) {
-        let outcome =
-            self.frame_is_sound(member, conn, lane, bytes).and_then(|()| self.is_its_turn(member, conn, lane, bytes));
+        let outcome = self.frame_is_sound(member, conn, lane, bytes).and_then(|largest| {
+            self.checks.largest = self.checks.largest.max(largest);
+            self.is_its_turn(member, conn, lane, bytes)
+        });
         self.expect(Some(member), outcome);
-        self.checks.largest = self.checks.largest.max(bytes.len());
     }
 
-    fn frame_is_sound(&self, member: usize, conn: ConnId, lane: Lane, bytes: &Bytes) -> Result<(), String> {
+    /// Answers how much of it will be taken in at once.
+    fn frame_is_sound(&self, member: usize, conn: ConnId, lane: Lane, bytes: &Bytes) -> Result<usize, String> {
         let end = self.net.ends.get(&conn).ok_or("a frame on a connection that was closed")?;
         if end.wire != Wire::V1 {
             return Err(format!("{lane:?} on the legacy wire"));
@@ -93,7 +95,8 @@ impl World {
         if bytes.len() > most {
             return Err(format!("a {kind:?} of {} bytes; frames are filled up to {}", bytes.len(), self.setup.frame));
         }
-        self.model.gate(member, &said)
+        self.model.gate(member, &said)?;
+        Ok(said.iter().map(|said| said.size).max().unwrap_or_default())
     }
 
     /// The most important class whose share is not used up goes first.

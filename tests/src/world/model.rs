@@ -112,7 +112,7 @@ impl Model {
         if volatile.is_empty() {
             return Ok(());
         }
-        for Said { doc, named, carried } in frame {
+        for Said { doc, named, carried, .. } in frame {
             let candidates: BTreeSet<ChangeHash> =
                 volatile.iter().filter(|(of, _)| of == doc).map(|(_, hash)| *hash).collect();
             if candidates.is_empty() {

@@ -14,6 +14,8 @@ pub(crate) struct Said {
     pub(crate) named: Vec<ChangeHash>,
     /// Runs of Automerge chunks that it carries.
     pub(crate) carried: Vec<Bytes>,
+    /// Bytes that will be taken in at once: of what it carries, or of the whole that it carries a piece of.
+    pub(crate) size: usize,
 }
 
 /// Reads what a node handed to its transport on the legacy wire; an error if that is not exactly one frame within the caps.
@@ -34,9 +36,9 @@ fn said_on_v0(doc: DocId, body: Body) -> Result<Said, String> {
             let delta = Delta::decode(payload).map_err(|error| format!("a delta for {doc}: {error}"))?;
             let samples = delta.have.iter().flat_map(|have| &have.last_sync);
             let named = delta.heads.iter().chain(&delta.need).chain(samples).copied().collect();
-            Ok(Said { doc, named, carried: delta.changes })
+            Ok(Said::new(doc, named, delta.changes))
         }
-        Body::Snapshot(payload) => Ok(Said { doc, named: Vec::new(), carried: vec![payload] }),
+        Body::Snapshot(payload) => Ok(Said::new(doc, Vec::new(), vec![payload])),
     }
 }
 
@@ -78,6 +80,7 @@ pub(crate) fn on_v1(bytes: &Bytes) -> Result<(Kind, Vec<Said>), String> {
 }
 
 fn said_on_v1(v1::Entry { doc, body }: v1::Entry) -> Said {
+    let whole = if let v1::Body::Piece(piece) = &body { piece.whole } else { 0 };
     let (named, carried) = match body {
         v1::Body::Word(word) => {
             let named = word.heads.as_slice().iter().chain(word.need.as_slice()).chain(&word.samples);
@@ -88,5 +91,13 @@ fn said_on_v1(v1::Entry { doc, body }: v1::Entry) -> Said {
         v1::Body::Refused(refused) => (refused.heads.as_slice().to_vec(), Vec::new()),
         v1::Body::Marker(_) | v1::Body::Piece(_) | v1::Body::Held(_) => (Vec::new(), Vec::new()),
     };
-    Said { doc, named, carried }
+    let said = Said::new(doc, named, carried);
+    Said { size: said.size.max(usize::try_from(whole).unwrap_or(usize::MAX)), ..said }
+}
+
+impl Said {
+    fn new(doc: DocId, named: Vec<ChangeHash>, carried: Vec<Bytes>) -> Self {
+        let size = carried.iter().map(Bytes::len).sum();
+        Self { doc, named, carried, size }
+    }
 }
