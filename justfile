@@ -39,6 +39,6 @@ crash-volume rounds="200":
 fuzz target seconds="60":
     cargo fuzz run --sanitizer none {{ target }} -- -max_total_time={{ seconds }} -timeout=20
 
-# Benchmarks
+# What syncing costs, beside what fielded peers and Automerge alone need: all tables, or one, as in `just bench equal`
 bench *args:
-    cargo bench -p peat-tests {{ args }}
+    cargo run --release -p peat-tests --bin costs -- {{ args }}

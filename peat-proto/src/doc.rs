@@ -296,7 +296,10 @@ impl Docs {
         let mut evicted = 0;
         self.cache.shrink(|doc, used| {
             let Some(document) = classes[policy.of(doc).class.index()].get_mut(doc) else { return Verdict::Freed };
-            if document.is_clean() && !attention.contains_key(doc) {
+            if !document.is_clean() {
+                return Verdict::Held;
+            }
+            if !attention.contains_key(doc) {
                 document.phase = Phase::Cold;
                 evicted += 1;
                 return Verdict::Freed;

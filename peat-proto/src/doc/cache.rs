@@ -12,15 +12,18 @@ pub(crate) struct Cache {
     bytes: usize,
     clock: u64,
     order: BTreeMap<u64, (DocId, usize)>,
+    /// Those that must stay until they are saved, likewise: looking at them again and again would cost in proportion to
+    /// what a slow disk has before it.
+    held: BTreeMap<u64, (DocId, usize)>,
 }
 
 impl Cache {
     pub(crate) fn new(budget: usize) -> Self {
-        Self { budget, bytes: 0, clock: 0, order: BTreeMap::new() }
+        Self { budget, bytes: 0, clock: 0, order: BTreeMap::new(), held: BTreeMap::new() }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.order.len()
+        self.order.len() + self.held.len()
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -37,8 +40,15 @@ impl Cache {
 
     /// Stops counting a document that leaves memory.
     pub(crate) fn remove(&mut self, live: &Live) {
-        if let Some((_, memory)) = self.order.remove(&live.used) {
+        if let Some((_, memory)) = self.order.remove(&live.used).or_else(|| self.held.remove(&live.used)) {
             self.bytes = self.bytes.saturating_sub(memory);
+        }
+    }
+
+    /// Offers a document for eviction again: it has been saved.
+    pub(crate) fn release(&mut self, live: &Live) {
+        if let Some(entry) = self.held.remove(&live.used) {
+            self.order.insert(live.used, entry);
         }
     }
 
@@ -57,19 +67,19 @@ impl Cache {
         self.bytes <= self.budget
     }
 
-    /// The loaded documents, the one that was used longest ago first.
+    /// The loaded documents.
     pub(crate) fn documents(&self) -> impl Iterator<Item = &DocId> {
-        self.order.values().map(|(doc, _)| doc)
+        self.order.values().chain(self.held.values()).map(|(doc, _)| doc)
     }
 
     /// Whether the sum is that of its parts.
     pub(crate) fn is_consistent(&self) -> bool {
-        self.bytes == self.order.values().map(|(_, memory)| memory).sum::<usize>()
+        self.bytes == self.order.values().chain(self.held.values()).map(|(_, memory)| memory).sum::<usize>()
     }
 
-    /// Offers the documents that were used longest ago to `let_go`, until the budget holds. It frees the document, or makes
-    /// the number it is given the document's last use: one that must stay goes to the back, so that those in front of it
-    /// are not looked at again and again. Each document is offered once at most.
+    /// Offers the documents that were used longest ago to `let_go`, until the budget holds. It frees the document, holds it
+    /// until it is [released](Self::release), or makes the number it is given the document's last use: one that somebody
+    /// needs goes to the back. Each document is offered once at most.
     pub(crate) fn shrink(&mut self, mut let_go: impl FnMut(&DocId, u64) -> Verdict) {
         let end = self.clock;
         while self.bytes > self.budget {
@@ -81,6 +91,9 @@ impl Cache {
             self.clock += 1;
             match let_go(&doc, self.clock) {
                 Verdict::Freed => self.bytes = self.bytes.saturating_sub(memory),
+                Verdict::Held => {
+                    self.held.insert(used, (doc, memory));
+                }
                 Verdict::Stays => {
                     self.order.insert(self.clock, (doc, memory));
                 }
@@ -93,5 +106,6 @@ impl Cache {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Freed,
+    Held,
     Stays,
 }

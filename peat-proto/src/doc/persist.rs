@@ -225,6 +225,7 @@ impl Docs {
             // Nothing is left to be written: a compaction that came too late.
             if unsaved.local.is_empty() {
                 document.unsaved = None;
+                document.live().into_iter().for_each(|live| self.cache.release(live));
                 self.received = self.received.saturating_sub(received);
                 if let Some(edit) = edit {
                     self.effects.push_back(Effect::Event(Event::Durable { doc: doc.clone(), edit }));
@@ -294,6 +295,7 @@ impl Docs {
             // An import of what was known already may have come in meanwhile: it is as safe as what it repeats.
             edit = edit.max(unsaved.edit);
             document.unsaved = None;
+            document.live().into_iter().for_each(|live| self.cache.release(live));
         } else if unsaved.edit == edit {
             unsaved.edit = None;
         }

@@ -177,7 +177,6 @@ impl Survey {
     }
 
     fn summary(&self, ours: &Ours) -> Summary {
-        let plan = self.plan();
         let theirs = self.got.as_ref().and_then(|got| got.one_way).filter(|theirs| theirs.count > 0);
         let complete = theirs.and_then(|_| match self.inward.model {
             Some(model) if model == Digest::default() => Some(Summary::NOTHING),
@@ -189,7 +188,7 @@ impl Survey {
             heard: self.dealings.heard_generation(),
             shared: total(ours.shared),
             seen: self.got.as_ref().map_or([0; 8], Summary::mark),
-            one_way: (!plan.outward.is_empty()).then(|| total(ours.outward)),
+            one_way: (ours.outward.count > 0).then(|| total(ours.outward)),
             complete,
         }
     }

@@ -1,0 +1,224 @@
+//! What syncing costs, beside what fielded peers and Automerge alone need for the same, in one run: `just bench`, or
+//! `just bench equal` for one table. Each situation at one, four and sixteen times the documents, with the exponent of growth:
+//! 0 where the cost does not depend on their number, 1 where it is in proportion.
+//!
+//! Times are processor time of this thread, both sides together.
+
+use std::path::Path;
+use std::time::Duration;
+
+use peat_node::store::Store;
+use peat_node::store::disk::DiskStore;
+use peat_tests::costs::{
+    self, Corpus, Crossed, Meter, Pair, aircraft, edit_of_fielded, exchange_of_fielded, fields, first_sync_floor,
+    reconciliation_of_fielded,
+};
+
+fn main() {
+    let wanted = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
+    let tables: [(&str, fn()); 5] =
+        [("edit", edit), ("equal", equal), ("changed", changed), ("hub", hub), ("first", first)];
+    for (name, table) in tables {
+        if wanted.as_ref().is_none_or(|wanted| name == wanted) {
+            table();
+        }
+    }
+}
+
+/// One, four and sixteen times.
+const SCALE: [usize; 3] = [1, 4, 16];
+
+fn edit() {
+    println!("\n## One field of a document of ten, to a peer that was level\n");
+    header(&[
+        "documents",
+        "bytes",
+        "of them change",
+        "frames",
+        "half round trips",
+        "fielded: bytes",
+        "fielded: frames",
+    ]);
+    let (fielded, raw) = edit_of_fielded(&fields("units", [0], 2));
+    let mut growth = Growth::default();
+    for count in SCALE.map(|scale| scale * 1_000) {
+        let (meter, change) = costs::edit(count);
+        let first = meter.bytes[0].documents;
+        row(&[
+            count.to_string(),
+            format!("{first} there, {} in all", meter.all()),
+            change.to_string(),
+            format!("{} with data, {} in all", meter.data, meter.frames),
+            meter.half_trips.to_string(),
+            format!("{} (change {raw})", fielded.bytes),
+            fielded.frames.to_string(),
+        ]);
+        growth.note(count, meter.all() as f64);
+    }
+    println!("\nGrowth of bytes: {growth}.");
+}
+
+fn equal() {
+    println!("\n## Equal sets meet again\n");
+    reconciliation_header("negentropy: bytes");
+    let (mut bytes, mut time) = (Growth::default(), Growth::default());
+    for count in [10_000, 40_000, 160_000, 1_000_000] {
+        let (meter, cpu) = met(&mut costs::equal(count));
+        let fielded = reconciliation_of_fielded(count);
+        reconciliation_row(count, &meter, cpu, &fielded.bytes.to_string());
+        if count <= 160_000 {
+            bytes.note(count, meter.finding() as f64);
+            time.note(count, cpu.as_secs_f64());
+        }
+    }
+    println!("\nGrowth up to 160,000 of bytes: {bytes}; of processor time: {time}.");
+}
+
+fn changed() {
+    for changes in [10, 1_000] {
+        println!("\n## {changes} documents changed meanwhile\n");
+        reconciliation_header("fielded: bytes (one message of `automerge::sync` each way per document)");
+        let each = exchange_of_fielded(&fields("units", 0..100, 2), false);
+        let (mut bytes, mut time) = (Growth::default(), Growth::default());
+        for count in [25_000, 100_000, 400_000] {
+            let (meter, cpu) = met(&mut costs::changed(count, changes));
+            reconciliation_row(count, &meter, cpu, &(each.bytes * count as u64 / 100).to_string());
+            bytes.note(count, meter.finding() as f64);
+            time.note(count, cpu.as_secs_f64());
+        }
+        println!("\nGrowth of bytes: {bytes}; of processor time: {time}.");
+    }
+}
+
+fn hub() {
+    println!(
+        "\n## A leaf and its hub, equal in what they share, each with more that the other has nothing to do with\n"
+    );
+    reconciliation_header("negentropy over all: bytes");
+    let mut bytes = Growth::default();
+    for count in SCALE.map(|scale| scale * 25_000) {
+        let (meter, cpu) = met(&mut costs::hub_and_leaf(count));
+        let fielded = reconciliation_of_fielded(count + count / 10);
+        reconciliation_row(count, &meter, cpu, &fielded.bytes.to_string());
+        bytes.note(count, meter.finding() as f64);
+    }
+    println!("\nGrowth of bytes: {bytes}.");
+}
+
+fn first() {
+    println!("\n## First sync into an empty store on disk\n");
+    header(&[
+        "documents",
+        "saved",
+        "bytes",
+        "ms",
+        "floor: bytes",
+        "floor: ms",
+        "times the floor",
+        "fielded: bytes",
+        "fielded: frames",
+    ]);
+    let (mut bytes, mut time) = (Growth::default(), Growth::default());
+    for count in SCALE.map(|scale| scale * 2_500) {
+        let (crossed, cpu) = first_row(&count.to_string(), &fields("units", 0..count, 7));
+        bytes.note(count, crossed as f64);
+        time.note(count, cpu.as_secs_f64());
+    }
+    let aircraft = aircraft();
+    first_row(&format!("{} aircraft", aircraft.documents.len()), &aircraft);
+    println!("\nGrowth of bytes: {bytes}; of processor time: {time}.");
+}
+
+fn first_row(name: &str, corpus: &Corpus) -> (u64, Duration) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (floor_bytes, floor) = timed(|| first_sync_floor(corpus, &mut *store(&dir.path().join("floor.redb"))));
+    let stores = ["from", "to"].map(|side| store(&dir.path().join(format!("{side}.redb"))));
+    let mut pair = costs::first_sync(corpus, stores);
+    let (meter, cpu) = met(&mut pair);
+    assert_eq!(pair.heads(0), pair.heads(1));
+    let fielded: Crossed = exchange_of_fielded(corpus, true);
+    row(&[
+        name.to_owned(),
+        corpus.bytes().to_string(),
+        meter.all().to_string(),
+        millis(cpu),
+        floor_bytes.to_string(),
+        millis(floor),
+        format!("{:.2}", cpu.as_secs_f64() / floor.as_secs_f64()),
+        fielded.bytes.to_string(),
+        fielded.frames.to_string(),
+    ]);
+    (meter.all(), cpu)
+}
+
+fn store(path: &Path) -> Box<dyn Store> {
+    Box::new(DiskStore::create(path).expect("a store"))
+}
+
+/// Lets both meet; what crossed, and the time that it took them.
+fn met(pair: &mut Pair) -> (Meter, Duration) {
+    let met = timed(|| pair.meet());
+    let names = |side: usize| pair.heads(side).into_iter().filter(|(doc, _)| doc.collection() == "units");
+    assert!(names(0).eq(names(1)), "both are equal in what they share");
+    met
+}
+
+fn reconciliation_header(fielded: &str) {
+    header(&["documents", "bytes to find and name", "there", "back", "half round trips", "ms", fielded]);
+}
+
+fn reconciliation_row(count: usize, meter: &Meter, cpu: Duration, fielded: &str) {
+    let [there, back] = meter.bytes.map(|bytes| bytes.finding().to_string());
+    let bytes = meter.finding().to_string();
+    row(&[count.to_string(), bytes, there, back, meter.half_trips.to_string(), millis(cpu), fielded.to_owned()]);
+}
+
+fn header(columns: &[&str]) {
+    println!("| {} |", columns.join(" | "));
+    println!("|{}", "---|".repeat(columns.len()));
+}
+
+fn row(cells: &[String]) {
+    println!("| {} |", cells.join(" | "));
+}
+
+fn millis(time: Duration) -> String {
+    format!("{:.2}", time.as_secs_f64() * 1e3)
+}
+
+fn timed<T>(f: impl FnOnce() -> T) -> (T, Duration) {
+    let begun = processor_time();
+    let done = f();
+    (done, processor_time().saturating_sub(begun))
+}
+
+#[cfg(target_os = "linux")]
+fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.try_into().unwrap_or(0))
+}
+
+/// Elsewhere the time of day has to do.
+#[cfg(not(target_os = "linux"))]
+fn processor_time() -> Duration {
+    std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default()
+}
+
+/// How a cost grows with the number of documents: the slope between the first and the last point, both logarithmic.
+#[derive(Default)]
+struct Growth(Vec<(f64, f64)>);
+
+impl Growth {
+    fn note(&mut self, count: usize, cost: f64) {
+        self.0.push((count as f64, cost.max(f64::MIN_POSITIVE)));
+    }
+}
+
+impl std::fmt::Display for Growth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.0.first(), self.0.last()) {
+            (Some(first), Some(last)) => write!(f, "{:.2}", (last.1 / first.1).ln() / (last.0 / first.0).ln()),
+            _ => write!(f, "unknown"),
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! What syncing costs: two nodes on one thread with a link between them that takes no time and loses nothing, every frame
+//! counted by what it is for; beside them what fielded peers and Automerge alone need for the same.
+
+mod corpus;
+mod fielded;
+mod floor;
+mod pair;
+mod rows;
+
+pub use corpus::{Corpus, aircraft, fields};
+pub use fielded::{Crossed, edit_of_fielded, exchange_of_fielded, reconciliation_of_fielded};
+pub use floor::first_sync_floor;
+pub use pair::{Bytes, Meter, Pair, Side};
+pub use rows::{changed, edit, equal, first_sync, hub_and_leaf};

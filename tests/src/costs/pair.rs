@@ -1,0 +1,347 @@
+//! Two nodes, their stores, and the frames between them.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use automerge::transaction::Transaction;
+use automerge::{AutomergeError, ChangeHash, ReadDoc};
+use bytes::Bytes as Frame;
+use peat_node::store::memory::MemoryStore;
+use peat_node::store::{Store, thread::execute};
+use peat_proto::store::{Entry as Held, StoreCommand};
+use peat_proto::wire::v1::{Assembler, Body, Caps, Entries, Incoming, Kind, Packer};
+use peat_proto::{
+    Boot, Config, ConnId, DocId, Input, Lane, Link, Node, Now, Output, PeerId, Role, StreamId, Time, Wire,
+};
+
+/// One node and where it keeps its documents.
+#[derive(Debug)]
+pub struct Side {
+    /// The node.
+    pub node: Node,
+    store: Box<dyn Store>,
+    /// What the store has been asked and not done yet.
+    commands: Vec<StoreCommand>,
+    /// The longest chain of answers that led to what it last received, in frames.
+    depth: u64,
+    streams: Vec<(Lane, Assembler)>,
+}
+
+/// Two nodes that meet.
+#[derive(Debug)]
+pub struct Pair {
+    /// The side that dials, and the side that is dialled.
+    pub sides: [Side; 2],
+    now: Now,
+    frames: VecDeque<(usize, Lane, Frame, u64)>,
+    connections: u64,
+    meter: Meter,
+    /// The depth before the first frame that is neither greeting nor proof.
+    greeted: Option<u64>,
+}
+
+/// Bytes by what they are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Bytes {
+    /// Greetings and proofs.
+    pub hello: u64,
+    /// Everything else on the control lane: terms, summaries, cells, ranges, wishes.
+    pub control: u64,
+    /// Frames about documents, as they crossed.
+    pub documents: u64,
+    /// Changes and whole documents in them, before the frames were compressed.
+    pub content: u64,
+}
+
+/// What crossed since the connection began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Meter {
+    /// From the dialling side, and from the other.
+    pub bytes: [Bytes; 2],
+    /// Frames about documents, either way.
+    pub frames: u64,
+    /// Frames with content, either way.
+    pub data: u64,
+    /// Half round trips after greeting and proof, until nothing was left to say.
+    pub half_trips: u64,
+}
+
+impl Bytes {
+    /// What it cost to find out and to name what differs: everything but the greeting and the content. Of compressed
+    /// frames, what they have beyond the uncompressed content.
+    #[must_use]
+    pub fn finding(&self) -> u64 {
+        self.control + self.documents.saturating_sub(self.content)
+    }
+
+    /// All of it.
+    #[must_use]
+    pub fn all(&self) -> u64 {
+        self.hello + self.control + self.documents
+    }
+}
+
+impl Meter {
+    /// What it cost to find out and to name what differs, both ways.
+    #[must_use]
+    pub fn finding(&self) -> u64 {
+        self.bytes.iter().map(Bytes::finding).sum()
+    }
+
+    /// All bytes, both ways.
+    #[must_use]
+    pub fn all(&self) -> u64 {
+        self.bytes.iter().map(Bytes::all).sum()
+    }
+}
+
+impl Side {
+    fn new(number: u8, config: &Config, mut store: Box<dyn Store>, more: Vec<Held>, now: Now) -> Self {
+        let boot = Boot { store: [number; 16], number: 1 };
+        let entries = store.entries().expect("a store that can be read").into_iter().chain(more);
+        let node = Node::new(config.clone(), peer(number), boot, [number; 32], entries, now);
+        Self { node, store, commands: Vec::new(), depth: 0, streams: Vec::new() }
+    }
+}
+
+impl Pair {
+    /// Two nodes that have in their memory what these say, and `known` besides: documents of which the store has nothing but
+    /// the record.
+    #[must_use]
+    pub fn new(configs: &[Config; 2], known: [Vec<Held>; 2]) -> Self {
+        let stores = || -> Box<dyn Store> { Box::new(MemoryStore::default()) };
+        Self::with_stores(configs, [stores(), stores()], known)
+    }
+
+    /// The same upon given stores.
+    #[must_use]
+    pub fn with_stores(configs: &[Config; 2], stores: [Box<dyn Store>; 2], known: [Vec<Held>; 2]) -> Self {
+        let now = Now { mono: Time::ZERO, unix_ms: 1_700_000_000_000 };
+        let ([here, there], [more, others]) = (stores, known);
+        let sides = [Side::new(1, &configs[0], here, more, now), Side::new(2, &configs[1], there, others, now)];
+        let mut pair =
+            Self { sides, now, frames: VecDeque::new(), connections: 0, meter: Meter::default(), greeted: None };
+        pair.pass(Duration::from_secs(1));
+        pair
+    }
+
+    /// Connects both, and runs until nothing is left to say; what crossed.
+    pub fn meet(&mut self) -> Meter {
+        self.connect();
+        self.pass(Duration::from_secs(60));
+        self.meter
+    }
+
+    /// Connects both, and lets them say what they can say without waiting.
+    pub fn connect(&mut self) {
+        self.connections += 1;
+        (self.meter, self.greeted) = (Meter::default(), None);
+        let conn = ConnId(self.connections);
+        for (n, role) in [Role::Dialled, Role::Accepted].into_iter().enumerate() {
+            let side = &mut self.sides[n];
+            (side.depth, side.streams) = (0, Vec::new());
+            let link = Link { role, wire: Wire::V1, reliable: true, binding: [0; 32], rtt: None };
+            side.node.handle(self.now, Input::Connected { conn, peer: peer(2 - n as u8), link });
+        }
+    }
+
+    /// The link breaks.
+    pub fn part(&mut self) {
+        self.frames.clear();
+        let conn = ConnId(self.connections);
+        for side in &mut self.sides {
+            side.node.handle(self.now, Input::Disconnected { conn, code: None });
+        }
+        self.pass(Duration::from_secs(1));
+    }
+
+    /// Counts from here on.
+    pub fn restart_meter(&mut self) {
+        self.meter = Meter::default();
+        self.greeted = Some(0);
+        self.sides.iter_mut().for_each(|side| side.depth = 0);
+    }
+
+    /// What crossed since the count began.
+    #[must_use]
+    pub fn meter(&self) -> Meter {
+        self.meter
+    }
+
+    /// Changes a document on one side, loading it first, and makes it durable; nothing crosses yet.
+    pub fn edit(
+        &mut self,
+        side: usize,
+        doc: &DocId,
+        f: impl FnOnce(&mut Transaction<'_>) -> Result<(), AutomergeError>,
+    ) {
+        let now = self.now;
+        self.sides[side].node.handle(now, Input::Open { doc: doc.clone() });
+        self.settle(side);
+        self.sides[side].node.edit(now, doc, f).expect("an edit");
+        self.sides[side].node.handle(now, Input::Close { doc: doc.clone() });
+        self.settle(side);
+    }
+
+    /// Lets time pass, and everything happen that is due.
+    pub fn pass(&mut self, span: Duration) {
+        let end = self.now.mono + span;
+        loop {
+            self.run();
+            let due = self.sides.iter().filter_map(|side| side.node.timeout()).min().filter(|due| *due <= end);
+            let next = due.unwrap_or(end);
+            let millis = |time: Time| time.as_micros() / 1000;
+            self.now.unix_ms += millis(next) - millis(self.now.mono);
+            self.now.mono = next;
+            for side in &mut self.sides {
+                side.node.handle(self.now, Input::Timeout);
+            }
+            if due.is_none() {
+                return self.run();
+            }
+        }
+    }
+
+    /// Bytes of the newest change of a document.
+    #[must_use]
+    pub fn newest_change(&mut self, side: usize, doc: &DocId) -> u64 {
+        let now = self.now;
+        self.sides[side].node.handle(now, Input::Open { doc: doc.clone() });
+        self.settle(side);
+        let content = self.sides[side].node.doc(doc).expect("a document that is open");
+        let head = content.get_heads()[0];
+        let bytes = content.get_change_by_hash(&head).expect("its own head").raw_bytes().len();
+        self.sides[side].node.handle(now, Input::Close { doc: doc.clone() });
+        bytes as u64
+    }
+
+    /// Names and heads of a side's documents.
+    #[must_use]
+    pub fn heads(&self, side: usize) -> Vec<(DocId, Vec<ChangeHash>)> {
+        let listings = self.sides[side].node.documents("");
+        listings.into_iter().map(|it| (it.doc, it.heads.as_slice().to_vec())).collect()
+    }
+
+    /// Everything that needs no time to pass. The disks are slower than the link: they work when nothing is on its way.
+    fn run(&mut self) {
+        loop {
+            self.drain(0);
+            self.drain(1);
+            if let Some((from, lane, frame, depth)) = self.frames.pop_front() {
+                self.deliver(from, lane, frame, depth);
+            } else if !self.work(0) && !self.work(1) {
+                return;
+            }
+        }
+    }
+
+    /// Lets one node and its store do all that they can do alone.
+    fn settle(&mut self, n: usize) {
+        self.drain(n);
+        while self.work(n) {
+            self.drain(n);
+        }
+    }
+
+    /// Does what one node wants done, but for its store.
+    fn drain(&mut self, n: usize) {
+        while let Some(output) = self.sides[n].node.poll() {
+            match output {
+                Output::Send { lane, frame, .. } => self.send(n, lane, frame),
+                Output::Store(command) => self.sides[n].commands.push(command),
+                Output::Work(job) => self.sides[n].node.handle(self.now, Input::Worked(job.run())),
+                Output::Disconnect { code, .. } => panic!("side {n} closes: {code:?}"),
+                Output::Event(_)
+                | Output::Dial { .. }
+                | Output::StopStream { .. }
+                | Output::Consumed { .. }
+                | Output::Reply { .. } => {}
+            }
+        }
+    }
+
+    /// Lets a store do what it was asked; whether there was anything.
+    fn work(&mut self, n: usize) -> bool {
+        let side = &mut self.sides[n];
+        let commands = std::mem::take(&mut side.commands);
+        let asked = !commands.is_empty();
+        let mut answers = Vec::new();
+        execute(&mut *side.store, commands, |answer| answers.push(answer));
+        for answer in answers {
+            side.node.handle(self.now, Input::Stored(answer));
+        }
+        asked
+    }
+
+    fn send(&mut self, from: usize, lane: Lane, frame: Frame) {
+        let depth = self.sides[from].depth + 1;
+        let greets = self.count(from, lane, &frame);
+        match self.greeted {
+            _ if greets => {}
+            None => {
+                self.greeted = Some(depth - 1);
+                self.meter.half_trips = 1;
+            }
+            Some(greeted) => self.meter.half_trips = self.meter.half_trips.max(depth.saturating_sub(greeted)),
+        }
+        self.frames.push_back((from, lane, frame, depth));
+    }
+
+    /// Counts a frame by what it is; whether it is a greeting or a proof.
+    fn count(&mut self, from: usize, lane: Lane, frame: &Frame) -> bool {
+        let side = &mut self.sides[from];
+        let known = side.streams.iter().position(|(of, _)| *of == lane);
+        let at = known.unwrap_or_else(|| {
+            side.streams.push((lane, Assembler::new()));
+            side.streams.len() - 1
+        });
+        let assembler = &mut side.streams[at].1;
+        assembler.push(frame.clone());
+        let bytes = &mut self.meter.bytes[from];
+        let size = frame.len() as u64;
+        let Ok(Some(Incoming::Frame(read))) = assembler.next(&Caps::PEER) else { panic!("one frame at a time") };
+        let entries = match read.kind {
+            Kind::Hello | Kind::Proof => {
+                bytes.hello += size;
+                return true;
+            }
+            Kind::Entries => Entries::decode(read.body).expect("entries"),
+            Kind::Packed => Packer::new().unpack(read.body).expect("packed entries"),
+            _ => {
+                bytes.control += size;
+                return false;
+            }
+        };
+        let content = entries.each().map(|entry| content(&entry.expect("an entry").body)).sum::<usize>() as u64;
+        bytes.documents += size;
+        bytes.content += content;
+        self.meter.frames += 1;
+        self.meter.data += u64::from(content > 0);
+        false
+    }
+
+    fn deliver(&mut self, from: usize, lane: Lane, bytes: Frame, depth: u64) {
+        let conn = ConnId(self.connections);
+        self.sides[from].node.handle(self.now, Input::Sent { conn, bytes: bytes.len() });
+        let lane = Lane::LASTING.iter().position(|it| *it == lane).expect("a lane that lasts") as u64;
+        let opener = if from == 0 { Role::Dialled } else { Role::Accepted };
+        let stream = StreamId::new(lane, opener, false);
+        let side = &mut self.sides[1 - from];
+        side.depth = side.depth.max(depth);
+        side.node.handle(self.now, Input::Received { conn, stream, bytes, fin: false });
+    }
+}
+
+/// Bytes of changes and of whole documents.
+fn content(body: &Body) -> usize {
+    match body {
+        Body::Word(word) => word.changes.iter().map(Frame::len).sum(),
+        Body::Saved(saved) => saved.bytes.len(),
+        Body::Piece(piece) => piece.bytes.len(),
+        Body::Marker(_) | Body::Refused(_) | Body::Held(_) => 0,
+    }
+}
+
+fn peer(number: u8) -> PeerId {
+    PeerId([number; 32])
+}

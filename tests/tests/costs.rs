@@ -1,0 +1,77 @@
+//! What syncing may cost, in bytes and round trips. `cargo run --release -p peat-tests --bin costs` prints the costs themselves.
+
+use peat_node::store::memory::MemoryStore;
+use peat_tests::costs::{self, Meter, Pair, fields};
+
+/// Most bytes each way to learn that nothing differs.
+const EQUAL: u64 = 128;
+
+fn assert_cheap(pair: &mut Pair) {
+    let meter = pair.meet();
+    for bytes in meter.bytes {
+        assert!(bytes.finding() <= EQUAL, "{meter:?}");
+        assert_eq!(bytes.documents, 0, "no document is named");
+    }
+    assert!(meter.half_trips <= 2, "{meter:?}");
+    for side in &pair.sides {
+        let stats = side.node.stats();
+        assert_eq!((stats.loads, stats.quarantined), (0, 0), "no document is loaded");
+    }
+}
+
+#[test]
+fn equal_sets_cost_128_bytes_each_way_and_one_round_trip_whatever_their_size() {
+    for count in [0, 1, 10_000, 100_000] {
+        assert_cheap(&mut costs::equal(count));
+    }
+}
+
+#[test]
+fn what_two_nodes_do_not_share_costs_nothing() {
+    assert_cheap(&mut costs::hub_and_leaf(100_000));
+}
+
+/// Both sides are equal afterwards, and nothing crossed more often than it had to.
+fn differing(count: usize, changes: usize) -> Meter {
+    let mut pair = costs::changed(count, changes);
+    assert_ne!(pair.heads(0), pair.heads(1));
+    let meter = pair.meet();
+    assert_eq!(pair.heads(0), pair.heads(1));
+    assert_eq!(pair.sides[1].node.stats().changes_known, 0, "no change crosses twice");
+    assert_eq!(pair.sides[1].node.stats().changes_applied, changes as u64);
+    meter
+}
+
+#[test]
+fn ten_changed_documents_among_100_000_are_found_and_named_in_4_kb() {
+    let meter = differing(100_000, 10);
+    assert!(meter.finding() <= 4_000, "{meter:?}");
+}
+
+#[test]
+fn a_thousand_changed_documents_among_100_000_are_found_and_named_in_160_kb() {
+    let meter = differing(100_000, 1_000);
+    assert!(meter.finding() <= 160_000, "{meter:?}");
+}
+
+#[test]
+fn an_edit_to_a_level_peer_costs_one_frame_of_little_more_than_the_change() {
+    for count in [1, 10_000] {
+        let (meter, change) = costs::edit(count);
+        assert_eq!(meter.data, 1, "{meter:?}");
+        let sent = meter.bytes[0].documents;
+        assert!(2 * sent <= 3 * change + 80, "{sent} bytes for a change of {change}");
+    }
+}
+
+#[test]
+fn ten_thousand_small_documents_arrive_in_1_mb() {
+    let corpus = fields("units", 0..10_000, 7);
+    let stores = [Box::new(MemoryStore::default()) as _, Box::new(MemoryStore::default()) as _];
+    let mut pair = costs::first_sync(&corpus, stores);
+    let meter = pair.meet();
+    assert_eq!(pair.heads(0), pair.heads(1));
+    assert_eq!(pair.heads(1).len(), 10_000);
+    assert!(meter.all() <= 1_000_000, "{meter:?}");
+    assert_eq!(pair.sides[1].node.stats().changes_known, 0, "no document crosses twice");
+}
