@@ -374,3 +374,42 @@ impl Exchange {
 fn statement(ours: &Heads) -> Message {
     Message::Word(Word { heads: ours.clone(), ..Word::default() })
 }
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)]
+mod tests {
+    use automerge::ROOT;
+    use automerge::transaction::Transactable;
+
+    use super::*;
+
+    /// Two branches of which a sample shows one: whoever had the other already got it again from its start, every time.
+    #[test]
+    fn a_question_names_what_came_last_though_it_was_known() {
+        let edit = |doc: &mut Automerge, value: i64| {
+            doc.transact::<_, _, automerge::AutomergeError>(|tx| tx.put(ROOT, "n", value)).expect("an edit");
+            doc.get_heads()
+        };
+        let mut doc = Automerge::new();
+        edit(&mut doc, 0);
+        let mut other = doc.fork();
+        let branches =
+            [(1..9).map(|n| edit(&mut doc, n)).collect::<Vec<_>>(), (1..9).map(|n| edit(&mut other, n)).collect()];
+        doc.merge(&mut other).expect("one origin");
+        edit(&mut doc, 9);
+        let ours = Heads::new(doc.get_heads());
+        let sample = history::sample(&doc, &ours);
+        let shown = |branch: &&Vec<Vec<ChangeHash>>| branch.iter().flatten().any(|hash| sample.contains(hash));
+        let hidden = branches.iter().find(|branch| !shown(branch)).expect("one branch is sampled");
+
+        let mut exchange = Exchange::unknown();
+        for frontier in &hidden[2..5] {
+            exchange.took(Brought::UpTo(Heads::new(frontier.clone())));
+            let hints = std::mem::take(&mut exchange.hints);
+            assert!(exchange.confirm(hints), "news");
+            let named = exchange.samples(&doc, &ours);
+            assert!(frontier.iter().all(|hash| named.contains(hash)), "what is sent next begins behind it");
+        }
+        assert_eq!(exchange.theirs(), None, "that they have more is not excluded");
+    }
+}
