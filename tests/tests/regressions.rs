@@ -2,7 +2,8 @@
 //! common with the bug's cause is chance and timing.
 
 use peat_tests::world::Step::{
-    Advance, Crash, Cut, Disconnect, Duplicate, Edit, Evict, FailLoads, FailWrites, Heal, Open, Reboot, Squeeze,
+    Advance, Connect, Crash, Cut, Disconnect, Duplicate, Edit, Evict, FailLoads, FailWrites, Heal, Open, Partition,
+    Reboot, Squeeze,
 };
 use peat_tests::world::{Habit, Profile, Setup, Step, Topology, World, run};
 
@@ -401,6 +402,43 @@ fn a_summary_that_arrives_late_does_not_end_the_comparison() {
             Advance { ms: 1085 },
             Edit { node: 2, doc: 0, kind: 2, value: 1_583_821_137 },
             Advance { ms: 289 },
+        ],
+    );
+}
+
+/// Two nodes that sent each other the same document in pieces over datagrams both waited for the other's heads and said none
+/// themselves: the pieces went to and fro for ever.
+#[test]
+fn two_that_send_each_other_a_document_in_pieces_come_to_an_end() {
+    nothing_is_violated(
+        Setup { topology: Topology::Star, datagram: 100, frame: 200, ..Setup::quiet(110_153, 3, 1) },
+        &[
+            Advance { ms: 447 },
+            Edit { node: 1, doc: 0, kind: 6, value: 3_920_176_084 },
+            Crash { node: 1, keep: 208 },
+            Advance { ms: 441 },
+            Edit { node: 0, doc: 0, kind: 1, value: 2_092_131_585 },
+            Advance { ms: 19_227 },
+            Edit { node: 1, doc: 0, kind: 9, value: 848_899_748 },
+            Advance { ms: 43 },
+            Edit { node: 2, doc: 0, kind: 1, value: 378_719_447 },
+            Edit { node: 0, doc: 0, kind: 0, value: 3_919_748_795 },
+            Partition { side: 3_375_026_985 },
+            Edit { node: 1, doc: 0, kind: 0, value: 1_010_363_916 },
+            Edit { node: 2, doc: 0, kind: 9, value: 3_205_281_099 },
+            Advance { ms: 135 },
+            Edit { node: 0, doc: 0, kind: 9, value: 1_105_605_390 },
+            Crash { node: 2, keep: 181 },
+            Edit { node: 1, doc: 0, kind: 1, value: 1_561_782_645 },
+            Edit { node: 1, doc: 0, kind: 9, value: 2_243_980_481 },
+            Edit { node: 1, doc: 0, kind: 0, value: 3_164_837_564 },
+            Advance { ms: 13_107 },
+            Edit { node: 1, doc: 0, kind: 2, value: 1_918_417_550 },
+            Edit { node: 0, doc: 0, kind: 1, value: 806_616_437 },
+            Edit { node: 0, doc: 0, kind: 2, value: 3_697_002_241 },
+            Edit { node: 0, doc: 0, kind: 0, value: 1_230_563_444 },
+            Connect { from: 1, to: 0 },
+            Advance { ms: 3644 },
         ],
     );
 }

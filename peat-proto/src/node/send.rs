@@ -167,8 +167,7 @@ impl Node {
     fn speak(&mut self, id: ConnId, class: Class, doc: &DocId, target: usize) -> Option<(Body, bool)> {
         let conn = self.conns.get(&id)?;
         if conn.transfers.get(&class).is_some_and(|(moving, _)| moving == doc) {
-            // First all of what is on its way, and then their answer.
-            return None;
+            return self.speak_beside(id, class, doc);
         }
         let rights = self.rights(conn, doc);
         let largest = conn.handshake.peer().map_or(0, |hello| hello.largest);
@@ -224,6 +223,24 @@ impl Node {
             }
         }
         None
+    }
+
+    /// What is said of a document that is being sent in pieces: all of them first, and then their answer. But they may be
+    /// sending it too, and wait for ours.
+    fn speak_beside(&mut self, id: ConnId, class: Class, doc: &DocId) -> Option<(Body, bool)> {
+        let ours = &self.docs.get(doc)?.offered;
+        match self.conns.get_mut(&id)?.exchanges.get_mut(doc)?.answer(ours) {
+            Step::Settled => {
+                self.settle_exchange(id, class, doc);
+                None
+            }
+            Step::SayAndSettle(message) => {
+                self.settle_exchange(id, class, doc);
+                Some(body_of(message))
+            }
+            Step::Say { message, .. } => Some(body_of(message)),
+            _ => None,
+        }
     }
 
     /// Which way changes of a document may go.

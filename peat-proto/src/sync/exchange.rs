@@ -330,6 +330,18 @@ impl Exchange {
         if due { Step::Say { message: statement(ours), expects: self.is_waiting(), more: false } } else { Step::Wait }
     }
 
+    /// Answers what arrived while something is on its way that takes several frames.
+    pub(crate) fn answer(&mut self, ours: &Heads) -> Step {
+        if self.theirs.as_ref() == Some(ours) {
+            return self.settle(ours);
+        }
+        if std::mem::take(&mut self.owes) {
+            Step::Say { message: statement(ours), expects: true, more: false }
+        } else {
+            Step::Wait
+        }
+    }
+
     fn ask(&mut self, ours: &Heads, need: Heads, samples: Vec<ChangeHash>) -> Step {
         (self.asked, self.owes) = (false, false);
         let word = Word { heads: ours.clone(), asks: true, need, samples, changes: Vec::new() };
