@@ -129,6 +129,8 @@ pub(crate) struct Docs {
     loads: BTreeMap<LoadId, DocId>,
     /// Loaded, and being parsed by a worker.
     parsing: BTreeSet<DocId>,
+    /// Deleted documents with a job under way.
+    idle_jobs: BTreeSet<DocId>,
     to_load: VecDeque<DocId>,
     /// What the store has of documents that are on their way to a peer unparsed.
     copies: BTreeMap<DocId, Bytes>,
@@ -168,6 +170,7 @@ impl Docs {
             loads: BTreeMap::new(),
             parsing: BTreeSet::new(),
             free_slots: Vec::new(),
+            idle_jobs: BTreeSet::new(),
             to_load: VecDeque::new(),
             copies: BTreeMap::new(),
             copied_bytes: 0,
@@ -227,6 +230,11 @@ impl Docs {
     fn get_mut(&mut self, doc: &DocId) -> Option<&mut Document> {
         let class = self.class(doc).index();
         self.classes[class].get_mut(doc)
+    }
+
+    /// Whether a marker stands for this document, durable or not.
+    pub(crate) fn is_marked(&self, doc: &DocId) -> bool {
+        self.get(doc).is_some_and(|document| document.marker().is_some())
     }
 
     /// The documents of one class behind a name, in order.

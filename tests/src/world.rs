@@ -8,7 +8,7 @@ use peat_proto::store::Stored;
 use peat_proto::wire::Caps;
 use peat_proto::{ConnId, Input, Job, Lane, Node, PeerId, Rng, StreamId, Time};
 
-use fielded::Veteran;
+use fielded::{LegacyFrames, Veteran};
 use heap::Heap;
 use host::Host;
 use hostile::Hostile;
@@ -18,6 +18,7 @@ use net::{Net, PacketId};
 use trace::Trace;
 
 mod check;
+mod deletion;
 mod disk;
 mod drive;
 mod fielded;
@@ -64,6 +65,7 @@ pub struct World {
     pub(crate) fired: Fired,
     pub(crate) caps: Caps,
     pub(crate) checks: check::Checks,
+    pub(crate) said: LegacyFrames,
     pub(crate) violation: Option<Violation>,
     /// Hostile members speak.
     pub(crate) besieged: bool,
@@ -74,10 +76,8 @@ pub struct World {
 /// Counters over the whole fleet and all lives.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Totals {
-    /// Frames handed to the network, but for those to fielded peers.
+    /// Frames handed to the network, but for those on the legacy wire.
     pub frames: u64,
-    /// Frames to fielded peers, which ask again and again and are answered.
-    pub to_fielded: u64,
     /// Their bytes.
     pub bytes: u64,
     /// Frames with changes or a snapshot.
@@ -161,6 +161,7 @@ impl World {
             trace: Trace::default(),
             fired: Fired::default(),
             checks: check::Checks::default(),
+            said: LegacyFrames::default(),
             violation: None,
             besieged: true,
             past: Totals::default(),
@@ -170,6 +171,9 @@ impl World {
             let (a, b) = world.links[link];
             if chance(&mut world.rng, u16::from(world.setup.datagram) * 100) {
                 world.net.datagram.insert((a.min(b), a.max(b)));
+            }
+            if chance(&mut world.rng, u16::from(world.setup.legacy) * 100) {
+                world.net.legacy.insert((a.min(b), a.max(b)));
             }
         }
         for member in 0..world.setup.nodes {
@@ -349,7 +353,6 @@ impl Totals {
         let stats = node.stats();
         Self {
             frames: self.frames + stats.traffic.frames_sent - stats.legacy.frames_sent,
-            to_fielded: self.to_fielded + stats.legacy.frames_sent,
             bytes: self.bytes + stats.traffic.bytes_sent,
             data: self.data + stats.traffic.data_sent,
             edits: self.edits + stats.edits,

@@ -2,8 +2,8 @@
 //! common with the bug's cause is chance and timing.
 
 use peat_tests::world::Step::{
-    Advance, Connect, Crash, Cut, Disconnect, Duplicate, Edit, Evict, FailLoads, FailWrites, Heal, Open, Partition,
-    Reboot, Squeeze,
+    Advance, Connect, Crash, Cut, Delete, Disconnect, Duplicate, Edit, Evict, FailLoads, FailWrites, Heal, Open,
+    Partition, Reboot, Squeeze,
 };
 use peat_tests::world::{Habit, Profile, Setup, Step, Topology, World, run};
 
@@ -441,4 +441,40 @@ fn two_that_send_each_other_a_document_in_pieces_come_to_an_end() {
             Advance { ms: 3644 },
         ],
     );
+}
+
+/// Only a loading document is loaded: one that was deleted before its load was answered is none.
+#[test]
+fn a_document_is_deleted_while_it_is_loaded() {
+    let setup = Setup { cache: 0, ..Setup::quiet(254, 2, 10) };
+    let steps = [
+        Edit { node: 1, doc: 2, kind: 3, value: 785155231 },
+        Advance { ms: 11002 },
+        Edit { node: 0, doc: 2, kind: 0, value: 3248065398 },
+        Delete { node: 0, doc: 2 },
+    ];
+    assert_eq!(run(&setup, &steps).violation, None);
+}
+
+/// Received bytes are counted until they are durable, those that a worker has when their document is deleted too.
+#[test]
+fn a_document_is_deleted_while_a_worker_has_it() {
+    let setup = Setup { inline: 0, job: 2000000, ..Setup::quiet(1444, 2, 10) };
+    let steps = [
+        Edit { node: 0, doc: 1, kind: 0, value: 1122772900 },
+        Advance { ms: 16221 },
+        Edit { node: 1, doc: 1, kind: 8, value: 4126061916 },
+        Advance { ms: 65 },
+        Delete { node: 0, doc: 1 },
+    ];
+    assert_eq!(run(&setup, &steps).violation, None);
+    let setup = Setup { seed: 3625, ..setup };
+    let steps = [
+        Edit { node: 0, doc: 1, kind: 1, value: 687559451 },
+        Advance { ms: 9467 },
+        Edit { node: 0, doc: 1, kind: 1, value: 1413745268 },
+        Advance { ms: 189 },
+        Delete { node: 1, doc: 1 },
+    ];
+    assert_eq!(run(&setup, &steps).violation, None);
 }

@@ -91,6 +91,7 @@ impl Docs {
 
     /// Accounts for what a worker did with a document that was deleted meanwhile.
     fn worked_for_nothing(&mut self, doc: &DocId, outcome: Outcome) {
+        self.idle_jobs.remove(doc);
         if let Outcome::Merged(_, merged) = outcome {
             for report in merged.reports {
                 self.answer(doc, Report { outcome: Err(Refusal::Deleted), brought: Brought::Unknown, ..report });

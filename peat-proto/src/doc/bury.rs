@@ -117,8 +117,10 @@ impl Docs {
             (document.offered, document.lapsed) = (Heads::NONE, false);
         }
         self.scopes.insert(&self.policy, doc, document.offer());
-        if let Phase::Live(live) = phase {
-            self.cache.remove(&live);
+        match phase {
+            Phase::Live(live) => self.cache.remove(&live),
+            Phase::Busy => drop(self.idle_jobs.insert(doc.clone())),
+            Phase::Cold | Phase::Loading | Phase::Quarantined | Phase::Buried => {}
         }
         self.parsing.remove(doc);
         self.drop_copy(doc);

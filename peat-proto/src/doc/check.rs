@@ -35,9 +35,14 @@ impl Docs {
         Violation::of_node(slots.iter().all(|slot| *slot < self.next_slot), "slots are drawn")?;
         slots.sort_unstable();
         Violation::of_node(slots.is_sorted_by(|a, b| a < b), "no slot is used twice")?;
-        let awaited = self.loads.values().chain(&self.to_load);
-        for doc in awaited {
-            let loading = self.get(doc).is_some_and(|document| matches!(document.phase, Phase::Loading));
+        let phase = |doc| self.get(doc).map(|document| &document.phase);
+        for doc in &self.to_load {
+            let loading = matches!(phase(doc), Some(Phase::Loading));
+            Violation::of_doc(loading, "only a loading document waits to be loaded", doc)?;
+        }
+        for doc in self.loads.values() {
+            // It may be deleted before it is loaded.
+            let loading = matches!(phase(doc), Some(Phase::Loading | Phase::Buried));
             Violation::of_doc(loading, "only a loading document is loaded", doc)?;
         }
         self.check_received()?;
@@ -49,7 +54,8 @@ impl Docs {
         let busy = self.get(doc).is_some_and(|document| matches!(document.phase, Phase::Busy));
         let attention = self.attention.get(doc);
         let waits = |attention: &Attention| attention.waiters.contains(&conn) || attention.copiers.contains(&conn);
-        busy || attention.is_some_and(|attention| waits(attention) || !attention.inbox.is_empty())
+        busy || self.idle_jobs.contains(doc)
+            || attention.is_some_and(|attention| waits(attention) || !attention.inbox.is_empty())
     }
 
     /// Evicts everything that may be.
@@ -98,7 +104,7 @@ impl Docs {
 
     fn check_received(&self) -> Result<(), Violation> {
         let documents = || self.classes.iter().flat_map(|class| class.values());
-        if documents().any(|document| matches!(document.phase, Phase::Busy)) {
+        if !self.idle_jobs.is_empty() || documents().any(|document| matches!(document.phase, Phase::Busy)) {
             return Ok(());
         }
         let inboxes = self.attention.values().flat_map(|attention| &attention.inbox);

@@ -115,8 +115,13 @@ impl Node {
         let room = if moving { budget / 2 } else { budget };
         let mut filling = Filling { builder: EntriesBuilder::new(usize::MAX), limit: budget, data: false };
         if let Some(entry) = conn.overhang.remove(&class) {
-            filling.data = true;
-            filling.append(&entry);
+            if self.docs.is_marked(&entry.doc) && !matches!(entry.body, Body::Marker(_)) {
+                // It has been deleted since, and is not said to be alive.
+                conn.enqueue(class, &entry.doc);
+            } else {
+                filling.data = true;
+                filling.append(&entry);
+            }
         }
         while filling.builder.body().len() < room {
             let Some(doc) = self.conns.get_mut(&id)?.dequeue(class) else { break };
@@ -287,6 +292,10 @@ impl Node {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let Some((doc, transfer)) = conn.transfers.get_mut(&class) else { return };
         let doc = doc.clone();
+        if self.docs.is_marked(&doc) {
+            conn.end_transfer(class);
+            return conn.enqueue(class, &doc);
+        }
         let room = target.saturating_sub(filling.builder.body().len()).max(target / 2);
         let most = room.saturating_sub(PIECE_HEAD + doc.as_str().len()).max(PIECE_MIN);
         let Some(piece) = transfer.next(most) else { return };

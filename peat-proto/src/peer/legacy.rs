@@ -58,7 +58,7 @@ pub(crate) struct Conn {
     pub(crate) breaker: Breaker,
     pub(crate) pulse: Pulse,
     /// Frames that were made and did not fit behind their predecessors; they go when their class is next.
-    pub(crate) overhang: BTreeMap<Class, VecDeque<(Bytes, bool)>>,
+    pub(crate) overhang: BTreeMap<Class, VecDeque<Made>>,
     /// Documents of which the other side has what we have, as far as we can tell.
     pub(crate) equal: Bits,
     /// Documents that are followed one by one.
@@ -87,6 +87,17 @@ pub(crate) struct Conn {
     /// Documents that somebody waits for.
     pub(crate) watch: Watch,
     pub(crate) traffic: Traffic,
+}
+
+/// A frame about one document that was made and waits for its turn.
+#[derive(Debug)]
+pub(crate) struct Made {
+    pub(crate) doc: DocId,
+    pub(crate) frame: Bytes,
+    /// Whether it moves content.
+    pub(crate) data: bool,
+    /// Whether it says that the document is deleted.
+    pub(crate) deletes: bool,
 }
 
 /// How far the two sides know each other.

@@ -57,6 +57,8 @@ pub(crate) struct Exchange {
     /// The last question, and our heads as it was asked.
     question: Option<(Question, Heads)>,
     rung: Rung,
+    /// Our heads when the whole document was last sent by the ladder: the same is not sent twice.
+    whole: Option<Heads>,
     /// Both heads when the document was parked.
     parked: Option<(Heads, Option<Heads>)>,
     /// The place in the connection's queue, if it has something to say.

@@ -35,6 +35,10 @@ struct Args {
     /// Fielded peers of the legacy wire.
     #[arg(long, default_value_t = 0)]
     fielded: usize,
+    /// Of every hundred links between nodes, so many speak the legacy wire; drawn from the seed where there are fielded
+    /// peers, if not given.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(0..=100))]
+    legacy: Option<u8>,
     /// Steps.
     #[arg(long, default_value_t = 200)]
     steps: usize,
@@ -67,6 +71,7 @@ fn main() -> ExitCode {
         nodes: args.nodes,
         docs: args.docs,
         fielded: args.fielded,
+        legacy: args.legacy,
         steps: args.steps,
         loss: args.loss,
         crash: args.crash,
@@ -147,7 +152,10 @@ fn many(args: &Args, mix: &Mix) -> ExitCode {
 
 fn report(args: &Args, sum: &Sum, seconds: f64) -> ExitCode {
     let rate = sum.seeds as f64 / seconds.max(1e-9);
-    let possible = |fault: &Fault| args.fielded > 0 || !matches!(fault, Fault::FieldedEdit | Fault::FieldedRestart);
+    let possible = |fault: &Fault| match fault {
+        Fault::FieldedEdit | Fault::FieldedRestart | Fault::FieldedDelete => args.fielded > 0,
+        _ => true,
+    };
     let never: Vec<String> = sum.fired.never().filter(possible).map(|fault| format!("{fault:?}")).collect();
     let dull = sum.seeds >= VOLUME && !never.is_empty();
     let ok = sum.first.is_none() && !dull;

@@ -15,7 +15,7 @@ use super::{World, log};
 #[derive(Debug, Default)]
 pub(crate) struct Checks {
     shares: BTreeMap<ConnId, Credit>,
-    /// Bytes of the most that a node sent to be taken in at once.
+    /// Bytes of the most that a node or a fielded peer sent to be taken in at once.
     largest: usize,
 }
 
@@ -44,7 +44,7 @@ impl World {
         for member in 0..self.hosts.len() {
             let host = &self.hosts[member];
             let Some(node) = host.node.as_ref().filter(|_| host.unchecked && !host.dirty) else { continue };
-            let outcome = self.check_node(node);
+            let outcome = self.check_node(node).and_then(|()| self.check_deletions(member));
             self.hosts[member].unchecked = false;
             self.expect(Some(member), outcome);
         }
@@ -75,6 +75,11 @@ impl World {
             self.is_its_turn(member, conn, lane, bytes)
         });
         self.expect(Some(member), outcome);
+    }
+
+    /// Somebody whose changes are taken sent a frame of so many bytes.
+    pub(crate) fn note_frame(&mut self, bytes: usize) {
+        self.checks.largest = self.checks.largest.max(bytes);
     }
 
     /// Answers how much of it will be taken in at once.

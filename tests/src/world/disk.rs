@@ -6,7 +6,7 @@ use bytes::Bytes;
 use peat_proto::store::{Batch, Entry, Op, Record};
 use peat_proto::{DocId, PeerId, Seq};
 
-use super::model::Write;
+use super::model::Carried;
 
 /// One stored document.
 #[derive(Debug, Clone)]
@@ -15,11 +15,11 @@ pub(crate) struct Kept {
     pub(crate) chunks: Vec<Bytes>,
 }
 
-/// A batch that is written and not durable, with the local changes that it carries.
+/// A batch that is written and not durable, with what it carries of the model.
 #[derive(Debug)]
 pub(crate) struct Pending {
     pub(crate) batch: Batch,
-    pub(crate) carries: Vec<Write>,
+    pub(crate) carries: Carried,
 }
 
 /// The durable state, and what has been written after it.
@@ -59,18 +59,18 @@ impl Disk {
     }
 
     /// Writes a batch; it is durable after [`Self::commit`].
-    pub(crate) fn write(&mut self, batch: Batch, carries: Vec<Write>) {
+    pub(crate) fn write(&mut self, batch: Batch, carries: Carried) {
         self.pending.push_back(Pending { batch, carries });
     }
 
-    /// Makes everything durable: the newest batch, and the local changes in all of them.
-    pub(crate) fn commit(&mut self) -> Option<(Seq, Vec<Write>)> {
+    /// Makes everything durable: the newest batch, and what all of them carry.
+    pub(crate) fn commit(&mut self) -> Option<(Seq, Carried)> {
         self.commit_first(self.pending.len())
     }
 
     /// Loses power: at most `keep` of the batches that were not durable survive. Answers what the survivors carry, and
     /// how many batches are lost.
-    pub(crate) fn crash(&mut self, keep: usize) -> (Vec<Write>, usize) {
+    pub(crate) fn crash(&mut self, keep: usize) -> (Carried, usize) {
         let kept = self.commit_first(keep).map(|(_, carries)| carries).unwrap_or_default();
         let lost = self.pending.len();
         self.pending.clear();
@@ -82,13 +82,14 @@ impl Disk {
         self.docs.iter()
     }
 
-    fn commit_first(&mut self, count: usize) -> Option<(Seq, Vec<Write>)> {
+    fn commit_first(&mut self, count: usize) -> Option<(Seq, Carried)> {
         let mut newest = None;
-        let mut carried = Vec::new();
+        let mut carried = Carried::default();
         for _ in 0..count {
             let Some(Pending { batch, carries }) = self.pending.pop_front() else { break };
             newest = Some(batch.seq);
-            carried.extend(carries);
+            carried.writes.extend(carries.writes);
+            carried.buried.extend(carries.buried);
             for op in batch.ops {
                 self.keep(op);
             }
@@ -137,15 +138,15 @@ mod tests {
     fn a_load_sees_every_write_and_a_crash_keeps_a_prefix() {
         let doc = DocId::new("a:1").expect("valid");
         let mut disk = Disk::default();
-        disk.write(append(1, b"one"), Vec::new());
-        disk.write(append(2, b"two"), Vec::new());
+        disk.write(append(1, b"one"), Carried::default());
+        disk.write(append(2, b"two"), Carried::default());
         assert_eq!(disk.load(&doc).map(|chunks| chunks.len()), Some(2));
         assert_eq!(disk.entries(), []);
-        assert_eq!(disk.crash(1), (Vec::new(), 1));
+        assert_eq!(disk.crash(1), (Carried::default(), 1));
         assert_eq!(disk.load(&doc), Some(vec![Bytes::from_static(b"one")]));
         assert_eq!(disk.entries().len(), 1);
-        disk.write(append(1, b"three"), Vec::new());
-        assert_eq!(disk.commit(), Some((Seq(1), Vec::new())));
+        disk.write(append(1, b"three"), Carried::default());
+        assert_eq!(disk.commit(), Some((Seq(1), Carried::default())));
         assert_eq!(disk.commit(), None);
     }
 }

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use peat_proto::store::{StoreCommand, StoreFault, Stored};
-use peat_proto::{ConnId, EditError, Event, Input, Lane, Link, Output, Role, StreamId, Time, Wire};
+use peat_proto::{ConnId, EditError, Event, Input, Lane, Link, Output, Role, StreamId, Time};
 
-use super::host::{Abort, Plan, perform};
+use super::host::{Abort, Plan, Wish, perform};
 use super::link::{Stalled, after, chance};
+use super::model::Carried;
 use super::net::{Packet, PacketId};
 use super::setup::{Habit, peer};
 use super::verdict::Fault;
@@ -52,7 +53,7 @@ impl World {
         }
     }
 
-    fn soon(&mut self, member: usize) {
+    pub(crate) fn soon(&mut self, member: usize) {
         if self.setup.lazy == 0 {
             return self.drain(member);
         }
@@ -80,8 +81,11 @@ impl World {
                 break;
             }
             for doc in opened {
-                for plan in self.hosts[member].plans.remove(&doc).unwrap_or_default() {
-                    self.edit(member, &doc, plan);
+                for wish in self.hosts[member].plans.remove(&doc).unwrap_or_default() {
+                    match wish {
+                        Wish::Edit(plan) => self.edit(member, &doc, plan),
+                        Wish::Delete => self.delete(member, &doc),
+                    }
                     self.close(member, &doc);
                 }
             }
@@ -163,6 +167,9 @@ impl World {
                 let outcome = self.model.acknowledged(member, &doc, edit);
                 self.expect(Some(member), outcome);
             }
+            Event::Deleted { doc, .. } if !self.model.may_be_deleted(member, &doc) => {
+                self.violated(Some(member), format!("{doc} is said to be deleted, and nobody deleted it"));
+            }
             Event::Opened { doc } => self.hosts[member].opened.push(doc),
             Event::OpenFailed { doc, .. } => {
                 self.hosts[member].opens.remove(&doc);
@@ -199,6 +206,9 @@ impl World {
         match node.edit(clock, doc, |tx| perform(tx, plan)) {
             Ok(()) => {
                 let edit = node.last_edit();
+                if self.model.is_buried(member, doc) {
+                    return self.violated(Some(member), format!("a write of {doc} was taken, which is deleted"));
+                }
                 if edit != before {
                     // It follows from all heads that there were.
                     let heads = node.doc(doc).map(|content| content.get_heads()).unwrap_or_default();
@@ -219,9 +229,10 @@ impl World {
                 return self.violated(Some(member), format!("Automerge refused an edit of {doc}: {error:?}"));
             }
             Err(EditError::NotLoaded | EditError::Busy | EditError::Unreadable) => {
-                host.plans.entry(doc.clone()).or_default().push(plan);
+                host.plans.entry(doc.clone()).or_default().push(Wish::Edit(plan));
                 return self.open(member, doc);
             }
+            Err(EditError::Deleted) => return self.write_refused(member, doc),
             // Said to the application, which may try again.
             Err(EditError::Store(_) | EditError::TooLarge) => {}
             Err(error) => return self.violated(Some(member), format!("an edit of {doc}: {error:?}")),
@@ -292,7 +303,7 @@ impl World {
         if !self.net.between(from, to).is_empty() {
             self.fired.count(Fault::DuplicateConnection);
         }
-        let wire = if self.is_veteran(from) || self.is_veteran(to) { Wire::V0 } else { Wire::V1 };
+        let wire = self.wire(from, to);
         let (here, there) = self.net.connect(from, to, wire);
         self.trace.note(self.now(), here.0, 13, &[]);
         let latency = self.net.path(from, to).profile.latency;
@@ -492,7 +503,7 @@ impl World {
         let (kept, lost) = host.disk.crash(keep);
         host.stop();
         self.trace.note(self.now(), member as u64, 15, &[]);
-        self.fired.count_if(Fault::KeptWrite, !kept.is_empty());
+        self.fired.count_if(Fault::KeptWrite, kept != Carried::default());
         self.fired.count_if(Fault::LostWrite, lost > 0);
         self.model.durable(member, &kept);
         self.model.crashed(member);

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use peat_proto::automerge::ChangeHash;
+use peat_proto::wire::Delta;
 use peat_proto::{ConnId, DocId, Lane, Now, PeerId, Time, Wire};
 
 use super::host::EPOCH;
@@ -9,7 +10,8 @@ use super::setup::{Setup, peer};
 use super::verdict::Fault;
 use super::{Happening, World};
 use crate::legacy::{
-    self, Bad, Batch, Config, Family, Field, Frame, Input, Library, Member, Output, Tombstone, V07, decode_all, kind,
+    self, Bad, Batch, Config, Dialect, Family, Field, Frame, Input, Library, Member, Output, Tombstone, V07,
+    decode_all, kind,
 };
 
 /// What kind of fielded peer a member is. With everything else it is as fielded.
@@ -25,6 +27,19 @@ pub struct Fielded {
     pub disk: bool,
     /// Dials the nodes that it is linked with, where its family does; otherwise they dial it.
     pub dials: bool,
+}
+
+/// Frames that nodes have sent on the legacy wire.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct LegacyFrames {
+    /// To other nodes, heartbeats not counted.
+    pub(crate) to_nodes: u64,
+    /// To fielded peers, with changes or a whole document.
+    pub(crate) data_to_fielded: u64,
+    /// To fielded peers, with anything else.
+    pub(crate) answers_to_fielded: u64,
+    /// Heartbeats to anybody.
+    pub(crate) heartbeats: u64,
 }
 
 /// A member of that kind.
@@ -46,12 +61,21 @@ impl Fielded {
         Self { family, old: bit(1), later: bit(2), disk: !(bit(3) && bit(4)), dials: bit(5) }
     }
 
+    /// The same kind where membership is proven like this: each dialect is that of one family.
+    pub(crate) fn proving(self, proof: Option<Dialect>) -> Self {
+        match proof {
+            Some(Dialect::M) => Self { family: Family::NodeBinary, ..self },
+            Some(Dialect::P) => Self { family: Family::HostRuntime, ..self },
+            None => self,
+        }
+    }
+
     /// Whether it is the one that dials.
     pub(crate) fn dials(self) -> bool {
         self.dials && self.family == Family::HostRuntime
     }
 
-    fn config(self, dials: Vec<PeerId>) -> Config {
+    fn config(self, setup: &Setup, dials: Vec<PeerId>) -> Config {
         let mut config = match self.family {
             Family::NodeBinary => Config::node_binary(),
             Family::HostRuntime => Config::host_runtime(),
@@ -62,6 +86,7 @@ impl Fielded {
         // Documents of a world grow beyond the burst of the default link, and are then never sent.
         config.bandwidth = None;
         config.streams = Some(100);
+        config.auth = setup.fielded_auth();
         config.disk = self.disk;
         config.dials = dials;
         config
@@ -73,7 +98,7 @@ impl Veteran {
         let at = clock(Time::ZERO, skew);
         let make = if kind.old { Member::v07 } else { Member::v12 };
         let dials = dials.into_iter().map(peer).collect();
-        let member = make(peer(setup.first_fielded() + number), kind.config(dials), setup.seed, at);
+        let member = make(peer(setup.first_fielded() + number), kind.config(setup, dials), setup.seed, at);
         Self { kind, member, alarm: None, skew, restarts: 0 }
     }
 }
@@ -103,6 +128,20 @@ fn is_readable(bytes: &[u8]) -> Result<(), String> {
         }
         kind::NEGENTROPY_REPLY => Ok(()),
         other => Err(format!("a frame of type {other:#04x}")),
+    }
+}
+
+/// Whether a frame moves content: changes or a whole document.
+fn carries_data(bytes: &[u8]) -> bool {
+    let Ok(Some((frame, _))) = Frame::read(bytes) else { return false };
+    let moves = |frame: &Frame| match frame.kind {
+        kind::SNAPSHOT => true,
+        kind::DELTA => Delta::decode(frame.payload.clone().into()).is_ok_and(|delta| !delta.changes.is_empty()),
+        _ => false,
+    };
+    match frame.kind {
+        kind::BATCH => Batch::decode(&frame.payload, false).is_ok_and(|batch| batch.entries.iter().any(moves)),
+        _ => moves(&frame),
     }
 }
 
@@ -160,11 +199,13 @@ impl World {
         match output {
             Output::Open { conn, stream, bytes, fin, stop } => {
                 self.trace.note(self.now(), conn.0, 16, &bytes);
+                self.note_frame(bytes.len());
                 self.open_stream(conn, stream, None, stop);
                 self.write_stream(conn, stream, bytes, fin);
             }
             Output::Write { conn, stream, bytes, fin } => {
                 self.trace.note(self.now(), conn.0, 17, &bytes);
+                self.note_frame(bytes.len());
                 self.write_stream(conn, stream, bytes, fin);
             }
             Output::Stop { conn, stream } => self.stop_stream(conn, stream),
@@ -203,11 +244,18 @@ impl World {
         let key = doc.as_str().to_owned();
         let field = format!("f{}", value % 3);
         self.with_veteran(member, |it, now| it.put(now, &key, &field, Some(&Field::Int(value.into()))));
-        let veteran = &self.veterans[member - self.setup.first_fielded()];
-        if let (true, [head]) = (veteran.kind.disk, veteran.member.heads(doc.as_str()).as_slice()) {
-            self.model.promise(doc, ChangeHash(*head));
+        let heads = self.veterans[member - self.setup.first_fielded()].member.heads(doc.as_str());
+        if let [head] = heads[..] {
+            self.promise_of_veteran(member, doc, ChangeHash(head));
         }
         self.fired.count(Fault::FieldedEdit);
+    }
+
+    /// What a fielded member with a disk wrote is there for ever.
+    pub(crate) fn promise_of_veteran(&mut self, member: usize, doc: &DocId, hash: ChangeHash) {
+        if self.veterans[member - self.setup.first_fielded()].kind.disk {
+            self.model.promise(doc, hash);
+        }
     }
 
     /// What an operator does about fielded members once all faults have ended: whoever is cut off is started again, for
@@ -231,8 +279,11 @@ impl World {
                     return Some(format!("fielded peer {member} has {} heads of {doc}: {heads:?}", theirs.len()));
                 }
             }
-            let unknown =
-                |key: &String| !it.heads(key).is_empty() && listing.iter().all(|(doc, _)| doc.as_str() != key.as_str());
+            let known = |key: &str| {
+                let deleted = DocId::new(key).is_ok_and(|doc| self.node(0).is_some_and(|node| node.is_deleted(&doc)));
+                deleted || listing.iter().any(|(doc, _)| doc.as_str() == key)
+            };
+            let unknown = |key: &String| !it.heads(key).is_empty() && !known(key);
             if let Some(key) = it.documents().into_iter().find(unknown) {
                 return Some(format!("only fielded peer {member} has {key}"));
             }
@@ -244,6 +295,16 @@ impl World {
     pub(crate) fn check_legacy_frame(&mut self, member: usize, conn: ConnId, lane: Lane, bytes: &Bytes) {
         let outcome = self.legacy_frame_is_sound(member, conn, lane, bytes);
         self.expect(Some(member), outcome);
+        self.note_frame(bytes.len());
+        let to_node = self.net.ends.get(&conn).is_some_and(|end| end.peer < self.setup.nodes);
+        let count = match lane {
+            Lane::Once(_) if to_node => &mut self.said.to_nodes,
+            Lane::Once(_) if carries_data(bytes) => &mut self.said.data_to_fielded,
+            Lane::Once(_) => &mut self.said.answers_to_fielded,
+            Lane::Pulse => &mut self.said.heartbeats,
+            Lane::Dialogue | Lane::Control | Lane::Class(_) => return,
+        };
+        *count += 1;
     }
 
     fn legacy_frame_is_sound(&self, member: usize, conn: ConnId, lane: Lane, bytes: &Bytes) -> Result<(), String> {

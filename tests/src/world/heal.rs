@@ -2,7 +2,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use peat_proto::{DocId, Heads};
+use peat_proto::store::Kind;
+use peat_proto::{DocId, Heads, Wire};
 
 use super::frontier::{frontier, loaded};
 use super::host::Plan;
@@ -20,7 +21,16 @@ const SLICE: u64 = 4_700_000;
 
 /// Virtual time after which a fleet that is equal must be silent, and for which it is then listened to.
 const SETTLING: u64 = 120_000_000;
+
+/// The same with fielded peers or the legacy wire, on which what could not be done is tried again after five minutes.
+const SETTLING_LEGACY: u64 = 330_000_000;
 const SILENCE: u64 = 600_000_000;
+
+/// Time between two polls of a fielded peer, in microseconds, and between two heartbeats.
+const POLL: u64 = 5_000_000;
+
+/// Frames that answer a fielded peer that asks for a document.
+const ANSWERS_PER_POLL: u64 = 4;
 
 /// Frames that one edit may cost each directed link: the change, its receipt, and the digests of both sides.
 const FRAMES_PER_EDIT: u64 = 8;
@@ -122,7 +132,7 @@ impl World {
     /// What keeps the fleet from being equal; `None` once it is, and every node knows it.
     #[must_use]
     pub fn is_unequal(&self) -> Option<String> {
-        let reference = self.listing(0);
+        let reference = self.records(0);
         for (member, host) in self.hosts.iter().enumerate() {
             let Some(node) = &host.node else { return Some(format!("node {member} is down")) };
             if !host.plans.is_empty() {
@@ -131,10 +141,10 @@ impl World {
             if !node.is_saved() || host.dirty || host.jobs > 0 {
                 return Some(format!("node {member} is not saved"));
             }
-            let listing = self.listing(member);
-            if listing != reference {
-                let differs = listing.iter().zip(&reference).find(|(ours, theirs)| ours != theirs);
-                let (ours, theirs) = (listing.len(), reference.len());
+            let records = self.records(member);
+            if records != reference {
+                let differs = records.iter().zip(&reference).find(|(ours, theirs)| ours != theirs);
+                let (ours, theirs) = (records.len(), reference.len());
                 return Some(format!("node {member} has {ours} documents, node 0 has {theirs}; first {differs:?}"));
             }
         }
@@ -142,7 +152,13 @@ impl World {
             let level = self.node(a).is_some_and(|node| node.level(&World::peer(b)));
             (!level).then(|| format!("node {a} does not know that node {b} is level"))
         });
-        unequal.or_else(|| self.unequal_veteran(&reference))
+        unequal.or_else(|| self.undone_deletion()).or_else(|| self.unequal_veteran(&reference))
+    }
+
+    /// The documents of a node's disk, softly deleted ones included.
+    fn records(&self, member: usize) -> Vec<(DocId, Heads)> {
+        let documents = self.hosts[member].disk.documents().filter(|(_, kept)| kept.record.kind == Kind::Automerge);
+        documents.map(|(doc, kept)| (doc.clone(), kept.record.heads.clone())).collect()
     }
 
     fn listing(&self, member: usize) -> Vec<(DocId, Heads)> {
@@ -159,8 +175,10 @@ impl World {
             let outcome = self.verify_disk(member);
             self.expect(Some(member), outcome);
         }
-        let listed = self.listing(0);
+        let listed = self.records(0);
         let missing = |doc: &DocId| listed.iter().all(|(known, _)| known != doc);
+        let deleted = self.model.buried_anywhere();
+        let missing = |doc: &DocId| missing(doc) && !deleted.contains(doc);
         let missing: Vec<DocId> = (0..self.setup.docs).map(|doc| self.setup.doc(doc)).filter(missing).collect();
         for doc in missing {
             let outcome = self.model.verify(&doc, None);
@@ -175,11 +193,14 @@ impl World {
         let loads = member as u64 == self.setup.seed % self.hosts.len() as u64;
         let listing = self.listing(member);
         let disk = &self.hosts[member].disk;
-        let recorded: Vec<_> = disk.documents().map(|(doc, kept)| (doc.clone(), kept.record.heads.clone())).collect();
-        if recorded != listing {
+        let shown =
+            disk.documents().filter(|(_, kept)| kept.record.kind == Kind::Automerge && !kept.record.facts.deleted);
+        let shown: Vec<_> = shown.map(|(doc, kept)| (doc.clone(), kept.record.heads.clone())).collect();
+        if shown != listing {
             return Err("the index and the disk's records differ".to_owned());
         }
-        for (doc, kept) in disk.documents() {
+        self.verify_markers(member)?;
+        for (doc, kept) in disk.documents().filter(|(_, kept)| kept.record.kind == Kind::Automerge) {
             let bytes: usize = kept.chunks.iter().map(bytes::Bytes::len).sum();
             if (bytes as u64, kept.chunks.len()) != (kept.record.bytes, kept.record.chunks as usize) {
                 return Err(format!("the record of {doc} does not count its chunks"));
@@ -196,23 +217,37 @@ impl World {
         Ok(())
     }
 
-    /// An equal fleet falls silent, but for heartbeats and answers to fielded peers: these ask for every document every five
-    /// seconds, and some come anew every minute.
+    /// An equal fleet falls silent, but for heartbeats on the legacy wire and answers to fielded peers: these ask for every
+    /// document every five seconds, and some come anew every minute. Nothing is sent to them that they have.
     fn check_silence(&mut self) {
-        self.pass(SETTLING);
-        let before = self.totals();
+        self.pass(self.settling());
+        let (before, frames) = (self.said, self.totals().frames);
         self.pass(SILENCE);
-        let after = self.totals();
-        let said = after.frames - before.frames;
-        if said > 0 {
-            self.violated(None, format!("{said} frames in ten minutes in which nothing happened"));
+        let (after, frames) = (self.said, self.totals().frames - frames);
+        let frames = frames + after.to_nodes - before.to_nodes;
+        if frames > 0 {
+            self.violated(None, format!("{frames} frames in ten minutes in which nothing happened"));
+        }
+        let data = after.data_to_fielded - before.data_to_fielded;
+        if data > 0 {
+            self.violated(None, format!("{data} frames with data to fielded peers in which nothing happened"));
         }
         let links: u64 = (0..self.setup.fielded.len()).map(|it| self.setup.links_of_fielded(it).count() as u64).sum();
-        let polls = SILENCE / 5_000_000;
-        let (answers, most) = (after.to_fielded - before.to_fielded, links * polls * (4 * self.setup.docs as u64 + 4));
+        let most = links * (SILENCE / POLL) * (ANSWERS_PER_POLL * self.setup.docs as u64 + 1);
+        let answers = after.answers_to_fielded - before.answers_to_fielded;
         if answers > most {
-            self.violated(None, format!("{answers} frames to fielded peers while nothing happened; {most} at most"));
+            self.violated(None, format!("{answers} answers to fielded peers while nothing happened; {most} at most"));
         }
+        let ends = self.net.ends.values().filter(|end| end.wire == Wire::V0).count() as u64;
+        let (beats, most) = (after.heartbeats - before.heartbeats, ends * (SILENCE / POLL + 1));
+        if beats > most {
+            self.violated(None, format!("{beats} heartbeats in ten minutes; {most} at most"));
+        }
+    }
+
+    fn settling(&self) -> u64 {
+        let legacy = self.setup.legacy > 0 || !self.setup.fielded.is_empty();
+        if legacy { SETTLING_LEGACY } else { SETTLING }
     }
 
     /// One edit reaches everybody, and costs a bounded number of frames.
@@ -220,15 +255,16 @@ impl World {
         if self.violation.is_some() {
             return;
         }
-        let before = self.totals();
+        let (before, said) = (self.totals(), self.said.to_nodes);
         let doc = self.setup.doc(0);
         self.edit(0, &doc, Plan { kind: 0, value: 77 });
         self.converge();
-        self.pass(SETTLING);
+        self.pass(self.settling());
         let after = self.totals();
         // Connections beside the wanted ones carry their share too.
         let ends = self.net.ends.len() as u64;
-        let (frames, most) = (after.frames - before.frames, FRAMES_PER_EDIT * ends);
+        let frames = after.frames - before.frames + self.said.to_nodes - said;
+        let most = FRAMES_PER_EDIT * ends;
         if after.edits != before.edits + 1 {
             self.violated(Some(0), "a healed node refused an edit");
         } else if frames > most {

@@ -18,6 +18,13 @@ pub(crate) struct Plan {
     pub(crate) value: u32,
 }
 
+/// What an application wants done to a document that is not in memory yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wish {
+    Edit(Plan),
+    Delete,
+}
+
 #[derive(Debug)]
 pub(crate) struct Host {
     pub(crate) peer: PeerId,
@@ -39,8 +46,8 @@ pub(crate) struct Host {
     pub(crate) unchecked: bool,
     /// Jobs out with a worker.
     pub(crate) jobs: u64,
-    /// Edits that wait for their document.
-    pub(crate) plans: BTreeMap<DocId, Vec<Plan>>,
+    /// What waits for its document.
+    pub(crate) plans: BTreeMap<DocId, Vec<Wish>>,
     /// Opens that were given and not taken back.
     pub(crate) opens: BTreeMap<DocId, u32>,
     /// Documents whose `Opened` came in this drain.

@@ -7,7 +7,7 @@ use automerge::{Automerge, ChangeHash};
 use peat_proto::store::{Batch, Op};
 use peat_proto::{DocId, EditId};
 
-use super::said::Said;
+use super::said::{Said, State};
 
 /// A change of a document. Two documents that begin alike may share a hash.
 pub(crate) type Write = (DocId, ChangeHash);
@@ -19,23 +19,45 @@ struct Written {
     write: Write,
 }
 
-/// The writes of one member.
+/// One local deletion of the life of a node that still runs.
+#[derive(Debug)]
+struct Deleted {
+    edit: EditId,
+    doc: DocId,
+}
+
+/// The writes and deletions of one member.
 #[derive(Debug, Default)]
 struct Author {
     /// Not durable: may not leave, may not be acknowledged, and is gone after a crash.
     volatile: BTreeSet<Write>,
     /// Not acknowledged, of the life that runs now.
     unacknowledged: Vec<Written>,
+    /// Deletions of its own that are not durable: the same holds of them.
+    dying: BTreeSet<DocId>,
+    /// Those that are not acknowledged.
+    undone: Vec<Deleted>,
+    /// Deleted on its disk: deleted here for ever, and never spoken of as alive.
+    buried: BTreeSet<DocId>,
 }
 
-/// The expected state of a fleet. (Deletion adds what must stay deleted, scopes add who may see what.)
+/// What a batch carries of what the model follows.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Carried {
+    pub(crate) writes: Vec<Write>,
+    pub(crate) buried: Vec<DocId>,
+}
+
+/// The expected state of a fleet. (Scopes add who may see what.)
 #[derive(Debug, Default)]
 pub(crate) struct Model {
     authors: Vec<Author>,
-    /// Acknowledged as durable: present for ever.
+    /// Acknowledged as durable: present for ever, unless the document is deleted.
     promised: BTreeSet<Write>,
     /// Lost in a crash before they were durable: never seen again.
     lost: BTreeSet<Write>,
+    /// Deleted by somebody who may do so, and known beyond it: may be deleted anywhere.
+    released: BTreeSet<DocId>,
 }
 
 impl Model {
@@ -51,34 +73,69 @@ impl Model {
         author.unacknowledged.push(Written { edit, write });
     }
 
-    /// Which of the volatile changes a batch carries.
-    pub(crate) fn carried(&self, member: usize, batch: &Batch) -> Vec<Write> {
+    /// A local deletion by a marker was accepted.
+    pub(crate) fn deleted(&mut self, member: usize, doc: &DocId, edit: EditId) {
+        let author = &mut self.authors[member];
+        author.dying.insert(doc.clone());
+        author.undone.push(Deleted { edit, doc: doc.clone() });
+    }
+
+    /// Somebody who may do so says to the fleet that a document is deleted.
+    pub(crate) fn released(&mut self, doc: &DocId) {
+        self.released.insert(doc.clone());
+    }
+
+    /// What a batch carries.
+    pub(crate) fn carried(&self, member: usize, batch: &Batch) -> Carried {
         let volatile = &self.authors[member].volatile;
-        let mut carried = Vec::new();
+        let mut carried = Carried::default();
         for op in &batch.ops {
-            let (Op::Append { doc, chunk, .. } | Op::Replace { doc, chunk, .. }) = op else { continue };
-            let candidates = volatile.iter().filter(|(of, _)| of == doc).map(|(_, hash)| *hash);
-            carried.extend(contained(chunk, candidates).into_iter().map(|hash| (doc.clone(), hash)));
+            match op {
+                Op::Append { doc, chunk, .. } | Op::Replace { doc, chunk, .. } => {
+                    let candidates = volatile.iter().filter(|(of, _)| of == doc).map(|(_, hash)| *hash);
+                    let found = contained(chunk, candidates);
+                    carried.writes.extend(found.into_iter().map(|hash| (doc.clone(), hash)));
+                }
+                Op::Bury { doc, .. } => carried.buried.push(doc.clone()),
+                Op::Remove { .. } | Op::Admit { .. } | Op::Forget { .. } => {}
+            }
         }
         carried
     }
 
-    /// The disk has made these durable.
-    pub(crate) fn durable(&mut self, member: usize, writes: &[Write]) {
-        for write in writes {
-            self.authors[member].volatile.remove(write);
+    /// The disk has made this durable.
+    pub(crate) fn durable(&mut self, member: usize, carried: &Carried) {
+        let author = &mut self.authors[member];
+        for write in &carried.writes {
+            author.volatile.remove(write);
+        }
+        for doc in &carried.buried {
+            if author.dying.remove(doc) {
+                self.released.insert(doc.clone());
+            }
+            author.buried.insert(doc.clone());
         }
     }
 
-    /// A node told its application that an edit survives a crash; an error if it does not.
+    /// A node told its application that an edit survives a crash, or is overtaken by a deletion that does; an error if
+    /// neither is so.
     pub(crate) fn acknowledged(&mut self, member: usize, doc: &DocId, edit: EditId) -> Result<(), String> {
         let author = &mut self.authors[member];
+        let early = || Err(format!("edit {} of {doc} was acknowledged and is not durable", edit.0));
+        let is_buried = author.buried.contains(doc);
+        let done = |deleted: &mut Deleted| deleted.doc == *doc && deleted.edit <= edit;
+        if author.undone.extract_if(.., done).count() > 0 && !is_buried {
+            return early();
+        }
         let done = |written: &mut Written| written.write.0 == *doc && written.edit <= edit;
         for written in author.unacknowledged.extract_if(.., done) {
-            if author.volatile.contains(&written.write) {
-                return Err(format!("edit {} of {doc} was acknowledged and is not durable", written.edit.0));
+            if !author.volatile.contains(&written.write) {
+                self.promised.insert(written.write);
+            } else if is_buried {
+                author.volatile.remove(&written.write);
+            } else {
+                return early();
             }
-            self.promised.insert(written.write);
         }
         Ok(())
     }
@@ -93,28 +150,60 @@ impl Model {
         let author = &mut self.authors[member];
         self.lost.append(&mut author.volatile);
         author.unacknowledged.clear();
+        author.dying.clear();
+        author.undone.clear();
     }
 
     /// A node closed cleanly with nothing left to write.
     pub(crate) fn closed(&mut self, member: usize) -> Result<(), String> {
-        let author = &mut self.authors[member];
-        match author.unacknowledged.first() {
-            Some(written) => {
-                Err(format!("saved, but edit {} of {} was not acknowledged", written.edit.0, written.write.0))
-            }
+        let author = &self.authors[member];
+        let written = author.unacknowledged.iter().map(|written| (written.edit, &written.write.0));
+        let waiting = written.chain(author.undone.iter().map(|deleted| (deleted.edit, &deleted.doc))).next();
+        match waiting {
+            Some((edit, doc)) => Err(format!("saved, but edit {} of {doc} was not acknowledged", edit.0)),
             None => Ok(()),
         }
     }
 
-    /// The strict gate: nothing of this member that is not durable may be in a frame, not even by name.
+    /// Whether a document must be deleted at a member from now on.
+    pub(crate) fn is_buried(&self, member: usize, doc: &DocId) -> bool {
+        self.authors[member].buried.contains(doc)
+    }
+
+    /// The documents that must be deleted at a member.
+    pub(crate) fn buried(&self, member: usize) -> impl Iterator<Item = &DocId> {
+        self.authors[member].buried.iter()
+    }
+
+    /// The documents that some member has promised to be deleted: in the end they are deleted everywhere.
+    pub(crate) fn buried_anywhere(&self) -> BTreeSet<&DocId> {
+        self.authors.iter().flat_map(|author| &author.buried).collect()
+    }
+
+    /// Whether a document may be deleted at a member.
+    pub(crate) fn may_be_deleted(&self, member: usize, doc: &DocId) -> bool {
+        self.released.contains(doc) || self.authors[member].dying.contains(doc)
+    }
+
+    /// The strict gate: nothing of this member that is not durable may be in a frame, not even by name, and nothing of a
+    /// document that is deleted on its disk.
     pub(crate) fn gate(&self, member: usize, frame: &[Said]) -> Result<(), String> {
-        let volatile = &self.authors[member].volatile;
-        if volatile.is_empty() {
-            return Ok(());
-        }
-        for Said { doc, named, carried, .. } in frame {
+        let author = &self.authors[member];
+        for Said { doc, state, named, carried, .. } in frame {
+            match state {
+                // Until then it is as if it had not been deleted.
+                State::Alive if author.buried.contains(doc) => {
+                    return Err(format!("{doc} is deleted, and leaves as alive"));
+                }
+                State::Deleted if self.released.contains(doc) => {}
+                State::Deleted if author.dying.contains(doc) => {
+                    return Err(format!("the deletion of {doc} left before it was durable"));
+                }
+                State::Deleted => return Err(format!("{doc} is said to be deleted, and nobody deleted it")),
+                State::Alive | State::Unsaid => {}
+            }
             let candidates: BTreeSet<ChangeHash> =
-                volatile.iter().filter(|(of, _)| of == doc).map(|(_, hash)| *hash).collect();
+                author.volatile.iter().filter(|(of, _)| of == doc).map(|(_, hash)| *hash).collect();
             if candidates.is_empty() {
                 continue;
             }
@@ -225,10 +314,34 @@ mod tests {
             assert!(frame.push(&Entry { doc: name.clone(), body }));
             let (_, said) = on_v1(&frame.frame()).expect("a frame");
             assert!(model.gate(0, &said).is_err());
-            model.durable(0, &[(name.clone(), hash)]);
+            model.durable(0, &Carried { writes: vec![(name.clone(), hash)], ..Carried::default() });
             assert_eq!(model.gate(0, &said), Ok(()));
             model.authors[0].volatile.insert((name.clone(), hash));
         }
         assert!(model.acknowledged(0, &name, EditId(1)).is_err());
+    }
+
+    #[test]
+    fn the_gate_sees_a_deleted_document_and_a_deletion_that_is_not_durable() {
+        let name = DocId::new("cells:1").expect("valid");
+        let said = |body| {
+            let mut frame = EntriesBuilder::new(4096);
+            assert!(frame.push(&Entry { doc: name.clone(), body }));
+            on_v1(&frame.frame()).expect("a frame").1
+        };
+        let alive = said(Body::Word(Word::default()));
+        let dead = said(Body::Marker(Bytes::from_static(b"whatever it says")));
+        let mut model = Model::new(2);
+        assert_eq!(model.gate(0, &alive), Ok(()));
+        assert!(model.gate(0, &dead).is_err(), "nobody deleted it");
+        model.deleted(0, &name, EditId(1));
+        assert!(model.gate(0, &alive).is_ok() && model.gate(0, &dead).is_err(), "it is not durable");
+        assert!(model.acknowledged(0, &name, EditId(1)).is_err());
+        model.deleted(0, &name, EditId(1));
+        model.durable(0, &Carried { buried: vec![name.clone()], ..Carried::default() });
+        assert_eq!(model.acknowledged(0, &name, EditId(1)), Ok(()));
+        assert!(model.gate(0, &alive).is_err());
+        assert_eq!(model.gate(0, &dead), Ok(()));
+        assert!(model.may_be_deleted(1, &name) && !model.is_buried(1, &name));
     }
 }

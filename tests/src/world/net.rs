@@ -55,6 +55,8 @@ pub(crate) struct Net {
     pub(crate) packets: BTreeMap<PacketId, Packet>,
     /// Pairs, lower number first, whose connections carry datagrams.
     pub(crate) datagram: BTreeSet<(usize, usize)>,
+    /// Pairs, lower number first, that speak the legacy wire with each other.
+    pub(crate) legacy: BTreeSet<(usize, usize)>,
     paths: BTreeMap<(usize, usize), Path>,
     profile: Profile,
     next_conn: u64,
@@ -68,6 +70,7 @@ impl Net {
             ends: BTreeMap::new(),
             packets: BTreeMap::new(),
             datagram: BTreeSet::new(),
+            legacy: BTreeSet::new(),
             paths: BTreeMap::new(),
             profile,
             next_conn: 0,

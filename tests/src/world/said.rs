@@ -6,16 +6,28 @@ use peat_proto::DocId;
 use peat_proto::wire::v1::{self, Kind, Packer};
 use peat_proto::wire::{Assembler, Body, Caps, Delta, Entry, Frame, Incoming, MessageType};
 
+use crate::legacy;
+
 /// What a frame says of one document.
 #[derive(Debug)]
 pub(crate) struct Said {
     pub(crate) doc: DocId,
+    pub(crate) state: State,
     /// Changes that it names.
     pub(crate) named: Vec<ChangeHash>,
     /// Runs of Automerge chunks that it carries.
     pub(crate) carried: Vec<Bytes>,
     /// Bytes that will be taken in at once: of what it carries, or of the whole that it carries a piece of.
     pub(crate) size: usize,
+}
+
+/// How a document is, by what a frame says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    Alive,
+    Deleted,
+    /// It answers something that the other side said.
+    Unsaid,
 }
 
 /// Reads what a node handed to its transport on the legacy wire; an error if that is not exactly one frame within the caps.
@@ -27,7 +39,21 @@ pub(crate) fn on_v0(bytes: &Bytes, caps: &Caps) -> Result<Vec<Said>, String> {
         Ok(other) => return Err(format!("not one whole frame but {other:?}")),
         Err(error) => return Err(format!("a frame that no peer would read: {error}")),
     };
-    documents(&frame)?.into_iter().map(|(doc, body)| said_on_v0(doc, body)).collect()
+    match frame.kind {
+        MessageType::Tombstone => Ok(vec![deleted(&legacy::Tombstone::decode(&frame.payload).map_err(bad)?)?]),
+        MessageType::Tombstones => legacy::decode_all(&frame.payload).map_err(bad)?.iter().map(deleted).collect(),
+        _ => documents(&frame)?.into_iter().map(|(doc, body)| said_on_v0(doc, body)).collect(),
+    }
+}
+
+fn bad(bad: legacy::Bad) -> String {
+    format!("a tombstone that no fielded peer would read: {bad}")
+}
+
+fn deleted(tombstone: &legacy::Tombstone) -> Result<Said, String> {
+    let doc = DocId::new(&format!("{}:{}", tombstone.collection, tombstone.id));
+    let doc = doc.map_err(|error| format!("a tombstone for no document: {error}"))?;
+    Ok(Said { state: State::Deleted, ..Said::new(doc, Vec::new(), Vec::new()) })
 }
 
 fn said_on_v0(doc: DocId, body: Body) -> Result<Said, String> {
@@ -80,6 +106,11 @@ pub(crate) fn on_v1(bytes: &Bytes) -> Result<(Kind, Vec<Said>), String> {
 }
 
 fn said_on_v1(v1::Entry { doc, body }: v1::Entry) -> Said {
+    let state = match body {
+        v1::Body::Word(_) | v1::Body::Saved(_) | v1::Body::Piece(_) => State::Alive,
+        v1::Body::Marker(_) => State::Deleted,
+        v1::Body::Refused(_) | v1::Body::Held(_) => State::Unsaid,
+    };
     let whole = if let v1::Body::Piece(piece) = &body { piece.whole } else { 0 };
     let (named, carried) = match body {
         v1::Body::Word(word) => {
@@ -92,12 +123,12 @@ fn said_on_v1(v1::Entry { doc, body }: v1::Entry) -> Said {
         v1::Body::Marker(_) | v1::Body::Piece(_) | v1::Body::Held(_) => (Vec::new(), Vec::new()),
     };
     let said = Said::new(doc, named, carried);
-    Said { size: said.size.max(usize::try_from(whole).unwrap_or(usize::MAX)), ..said }
+    Said { state, size: said.size.max(usize::try_from(whole).unwrap_or(usize::MAX)), ..said }
 }
 
 impl Said {
     fn new(doc: DocId, named: Vec<ChangeHash>, carried: Vec<Bytes>) -> Self {
         let size = carried.iter().map(Bytes::len).sum();
-        Self { doc, named, carried, size }
+        Self { doc, state: State::Alive, named, carried, size }
     }
 }

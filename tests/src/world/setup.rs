@@ -4,11 +4,15 @@ use std::time::Duration;
 
 use peat_proto::config::{Auth, Legacy};
 use peat_proto::policy::Class;
-use peat_proto::{Config, DocId, PeerId};
+use peat_proto::{Config, DocId, Formation, FormationId, FormationSecret, PeerId, wire};
 
 use super::fielded::Fielded;
 use super::link::Profile;
-use crate::legacy::Family;
+use crate::legacy::{self, Dialect, Family};
+
+/// The formation of every world whose members prove themselves.
+const FORMATION: &str = "peat";
+const SECRET: [u8; 32] = [0x42; 32];
 
 /// Everything that decides a world besides its steps. The same setup and steps give the same run for ever.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +27,10 @@ pub struct Setup {
     pub topology: Topology,
     /// Of every hundred links, so many are datagram links; the others are ordered and reliable.
     pub datagram: u8,
+    /// Of every hundred links between nodes, so many speak the legacy wire; the others speak our own.
+    pub legacy: u8,
+    /// How membership is proven on the legacy wire, by everybody; by its id alone without.
+    pub proof: Option<Dialect>,
     /// What every path is like.
     pub profile: Profile,
     /// Hostile members, each connected to every honest node.
@@ -111,6 +119,8 @@ impl Setup {
             docs,
             topology: Topology::Full,
             datagram: 0,
+            legacy: 0,
+            proof: None,
             profile: Profile::LAN,
             hostile: Vec::new(),
             fielded: Vec::new(),
@@ -137,10 +147,11 @@ impl Setup {
             policy.ttl = None;
             config.policy.set(&name, policy);
         }
+        self.deletion_policy(&mut config.policy);
         config.admission.allow =
             (0..self.members()).filter(|member| self.habit(*member) != Some(Habit::Stranger)).map(peer).collect();
-        if !self.fielded.is_empty() {
-            config.legacy = Some(Legacy::new(Auth::Admission));
+        if !self.fielded.is_empty() || self.legacy > 0 {
+            config.legacy = Some(Legacy::new(self.auth()));
         }
         config.cache_bytes = self.cache;
         config.frame_bytes = self.frame;
@@ -150,6 +161,22 @@ impl Setup {
         config.merge_inline_bytes = self.inline;
         config.frame_deadline = Duration::from_secs(30);
         config
+    }
+
+    fn auth(&self) -> Auth {
+        let Some(dialect) = self.proof else { return Auth::Admission };
+        let dialect = match dialect {
+            Dialect::M => wire::v0::Dialect::M,
+            Dialect::P => wire::v0::Dialect::P,
+        };
+        let id = FormationId::new(FORMATION).expect("a valid name");
+        let secret = FormationSecret::from_bytes(&SECRET).expect("it is not empty");
+        Auth::Proof { dialect, formation: Formation { id, secret } }
+    }
+
+    /// How a fielded member proves its membership.
+    pub(crate) fn fielded_auth(&self) -> Option<(Dialect, legacy::Formation)> {
+        self.proof.map(|dialect| (dialect, legacy::Formation::new(FORMATION, &SECRET)))
     }
 
     /// The habit of a hostile member; honest nodes have none.

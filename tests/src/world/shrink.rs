@@ -105,6 +105,8 @@ impl Search<'_> {
 const SIMPLER: &[fn(&mut Setup)] = &[
     |setup| setup.hostile.clear(),
     |setup| setup.fielded.clear(),
+    |setup| setup.legacy = 0,
+    |setup| setup.proof = None,
     |setup| setup.profile = Profile::LAN,
     |setup| setup.profile = setup.profile.calm(),
     |setup| setup.profile.loss = 0,
@@ -144,7 +146,7 @@ impl Step {
             Self::Edit { node: at, doc: of, kind, .. } => {
                 (*at, *of, *kind) = (node(*at), doc(*of), *kind % super::host::KINDS);
             }
-            Self::Open { node: at, doc: of } => (*at, *of) = (node(*at), doc(*of)),
+            Self::Open { node: at, doc: of } | Self::Delete { node: at, doc: of } => (*at, *of) = (node(*at), doc(*of)),
             Self::Cut { from, to } | Self::Connect { from, to } | Self::Squeeze { from, to, .. } => {
                 (*from, *to) = (node(*from), other(*to));
             }
@@ -166,6 +168,7 @@ impl Step {
             | Self::Heal
             | Self::Disconnect { .. }
             | Self::FieldedEdit { .. }
+            | Self::FieldedDelete { .. }
             | Self::FieldedRestart { .. } => {}
         }
         plain
@@ -219,11 +222,13 @@ fn profile_in_words(profile: &Profile) -> String {
 }
 
 fn fields(setup: &Setup) -> Vec<(&'static str, String)> {
-    let Setup { seed: _, nodes: _, docs: _, topology, datagram, profile, hostile, fielded, .. } = setup;
+    let Setup { seed: _, nodes: _, docs: _, topology, datagram, legacy, proof, profile, hostile, fielded, .. } = setup;
     let Setup { cache, frame, window, undurable, inline, job, lazy, disk, skew, stormy, .. } = setup;
     vec![
         ("topology", format!("{topology:?}")),
         ("datagram", format!("{datagram:?}")),
+        ("legacy", format!("{legacy:?}")),
+        ("proof", format!("{proof:?}")),
         ("profile", profile_in_words(profile)),
         ("hostile", format!("vec!{hostile:?}")),
         ("fielded", format!("vec!{fielded:?}")),

@@ -8,8 +8,6 @@ use super::verdict::Fault;
 
 /// One thing that is done to a world. Every argument is taken modulo what exists, so any list of steps is valid and a
 /// list that was shortened stays so.
-///
-/// Delete and Recreate join Edit here with the issue that builds them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// An application changes a document, in the way that `kind` says.
@@ -22,6 +20,13 @@ pub enum Step {
         kind: u8,
         /// With what.
         value: u32,
+    },
+    /// An application deletes a document, in the way of its collection. To write it again is an Edit like others.
+    Delete {
+        /// Whose.
+        node: u8,
+        /// Which.
+        doc: u16,
     },
     /// An application keeps a document in memory.
     Open {
@@ -147,6 +152,13 @@ pub enum Step {
         /// With what.
         value: u32,
     },
+    /// An application at a fielded peer deletes a document, in the way of its collection. Void like Delete.
+    FieldedDelete {
+        /// Whose.
+        peer: u8,
+        /// Which.
+        doc: u16,
+    },
     /// The process of a fielded peer ends without a word and starts again.
     FieldedRestart {
         /// Which.
@@ -176,6 +188,10 @@ impl World {
             Step::Edit { node, doc, kind, value } => {
                 let (member, doc) = (self.any(node), self.setup.doc(doc.into()));
                 self.edit(member, &doc, Plan { kind, value });
+            }
+            Step::Delete { node, doc } => {
+                let (member, doc) = (self.any(node), self.setup.doc(doc.into()));
+                self.delete(member, &doc);
             }
             Step::Open { node, doc } => {
                 let (member, doc) = (self.any(node), self.setup.doc(doc.into()));
@@ -300,6 +316,12 @@ impl World {
                 if let Some(member) = self.any_fielded(peer) {
                     let doc = self.setup.doc(doc.into());
                     self.veteran_edit(member, &doc, value);
+                }
+            }
+            Step::FieldedDelete { peer, doc } => {
+                if let Some(member) = self.any_fielded(peer) {
+                    let doc = self.setup.doc(doc.into());
+                    self.veteran_delete(member, &doc);
                 }
             }
             Step::FieldedRestart { peer } => {

@@ -1,7 +1,7 @@
 //! Streams of the legacy wire: bidirectional ones, and ones for a single frame.
 
 use bytes::Bytes;
-use peat_proto::{ConnId, Input, Lane, StreamId, Time};
+use peat_proto::{ConnId, Input, Lane, StreamId, Time, Wire};
 
 use super::link::{Stalled, chance};
 use super::net::Packet;
@@ -14,6 +14,8 @@ use crate::legacy;
 pub(crate) struct Half {
     /// The lane of a node that opened it.
     lane: Option<Lane>,
+    /// When its newest packet leaves the send buffer.
+    departs: Time,
     /// When its newest packet arrives: none overtakes another.
     newest: Time,
     /// It was finished.
@@ -27,6 +29,13 @@ pub(crate) struct Half {
 }
 
 impl World {
+    /// What two members speak with each other.
+    pub(crate) fn wire(&self, from: usize, to: usize) -> Wire {
+        let legacy =
+            self.is_veteran(from) || self.is_veteran(to) || self.net.legacy.contains(&(from.min(to), from.max(to)));
+        if legacy { Wire::V0 } else { Wire::V1 }
+    }
+
     /// A node sends a frame on a stream of its own, or the first words of its dialogue.
     pub(crate) fn send_once(&mut self, conn: ConnId, lane: Lane, frame: Bytes) {
         let Some(end) = self.net.ends.get_mut(&conn) else { return };
@@ -77,6 +86,7 @@ impl World {
         let opens = stream.opener() == role;
         let Some(half) = self.net.ends.get_mut(&conn).and_then(|end| end.halves.get_mut(&stream)) else { return };
         let (lane, broken) = (half.lane, half.broken);
+        half.departs = fate.departs;
         half.newest = half.newest.max(fate.arrives.unwrap_or(now));
         let at = half.newest;
         if !broken {
@@ -97,11 +107,16 @@ impl World {
     }
 
     /// What is on its way on a stream is lost. Its receiver may have got a part, and its sender may never learn of it:
-    /// nothing is acknowledged on this wire.
+    /// nothing is acknowledged on this wire, and a fielded peer may drop whatever it received. Between nodes nothing is lost
+    /// that has left the send buffer, and the sender of the rest is told.
     pub(crate) fn break_stream(&mut self, conn: ConnId, stream: StreamId) {
+        let (now, nodes) = (self.now(), self.setup.nodes);
         let Some(end) = self.net.ends.get_mut(&conn) else { return };
-        let other = end.other;
+        let (other, between_nodes) = (end.other, end.member < nodes && end.peer < nodes);
         let Some(half) = end.halves.get_mut(&stream).filter(|half| !half.broken) else { return };
+        if between_nodes && half.departs <= now {
+            return;
+        }
         (half.broken, half.over) = (true, true);
         let lane = half.lane;
         let mine = |packet: &Packet| packet.to == other && packet.stream == stream;
@@ -113,8 +128,8 @@ impl World {
             self.receive(other, stream, packet.bytes.slice(..packet.bytes.len() / 2), false);
             self.heap.after(0, Happening::Reset { conn: other, stream });
         }
-        if let Some(lane) = lane.filter(|_| self.rng.below(2) == 0) {
-            let wait = self.rng.below(200_000);
+        if let Some(lane) = lane.filter(|_| between_nodes || self.rng.below(2) == 0) {
+            let wait = if between_nodes { 0 } else { self.rng.below(200_000) };
             self.heap.after(wait, Happening::Stopped { conn, lane });
         }
         self.release(conn, stream);

@@ -41,7 +41,6 @@ macro_rules! faults {
     };
 }
 
-// Deletion and recreation bring their own when they exist.
 faults! {
     /// A datagram was lost.
     Loss,
@@ -101,8 +100,14 @@ faults! {
     Fragment,
     /// A hostile member spoke.
     Hostile,
+    /// An application deleted a document.
+    Delete,
+    /// A write or deletion was refused, of a document that is deleted or may not be.
+    Refused,
     /// An application at a fielded peer wrote.
     FieldedEdit,
+    /// An application at a fielded peer deleted a document.
+    FieldedDelete,
     /// The process of a fielded peer was started again.
     FieldedRestart,
 }

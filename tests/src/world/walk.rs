@@ -7,6 +7,7 @@ use super::fielded::Fielded;
 use super::link::Profile;
 use super::setup::{Habit, Setup, Topology, draw};
 use super::step::Step;
+use crate::legacy::Dialect;
 
 /// What a walk is made of; chances that are given replace those that the seed would draw.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -17,6 +18,8 @@ pub struct Mix {
     pub docs: usize,
     /// Fielded peers of the legacy wire.
     pub fielded: usize,
+    /// Of every hundred links between nodes, so many speak the legacy wire; drawn where there are fielded peers.
+    pub legacy: Option<u8>,
     /// Steps.
     pub steps: usize,
     /// Loss on every path, 0 to 1.
@@ -29,7 +32,7 @@ pub struct Mix {
 
 impl Default for Mix {
     fn default() -> Self {
-        Self { nodes: 3, docs: 10, fielded: 0, steps: 200, loss: None, crash: None, partition: None }
+        Self { nodes: 3, docs: 10, fielded: 0, legacy: None, steps: 200, loss: None, crash: None, partition: None }
     }
 }
 
@@ -76,10 +79,7 @@ fn setup(seed: u64, mix: &Mix, rng: &mut Rng) -> Setup {
     }
     let hostile = (0..rng.below(3)).map(|_| pick(rng, &Habit::ALL)).collect();
     let hostile = if rng.below(4) == 0 { hostile } else { Vec::new() };
-    Setup {
-        seed,
-        nodes: mix.nodes,
-        docs: mix.docs,
+    let mut setup = Setup {
         topology: pick(rng, &[Topology::Full, Topology::Full, Topology::Line, Topology::Ring, Topology::Star]),
         datagram: pick(rng, &[0, 0, 50, 100]),
         profile,
@@ -95,11 +95,20 @@ fn setup(seed: u64, mix: &Mix, rng: &mut Rng) -> Setup {
         disk: pick(rng, &[500, 5_000, 100_000]),
         skew: pick(rng, &[0, 0, 3_000, 100_000_000]),
         stormy: rng.below(8) == 0,
+        ..Setup::quiet(seed, mix.nodes, mix.docs)
+    };
+    if mix.fielded > 0 || mix.legacy.is_some() {
+        setup.legacy = mix.legacy.unwrap_or_else(|| pick(rng, &[0, 0, 50, 100]));
+        setup.proof = pick(rng, &[None, Some(Dialect::M), Some(Dialect::P)]);
+        for kind in &mut setup.fielded {
+            *kind = kind.proving(setup.proof);
+        }
     }
+    setup
 }
 
 /// The kinds of step, in the order of `weights`.
-const KINDS: usize = 24;
+const KINDS: usize = 26;
 
 /// How often each kind comes; a fault that does not exist in this world has 0. Edits come in floods, now and then, or
 /// hardly ever: fleets in which next to nothing is written have bugs of their own.
@@ -130,6 +139,8 @@ fn weights(mix: &Mix, rng: &mut Rng) -> [u64; KINDS] {
         often(30),
         often(10),
         if mix.fielded > 0 { 100 } else { 0 },
+        if mix.fielded > 0 { 5 } else { 0 },
+        often(20),
         if mix.fielded > 0 { 5 } else { 0 },
     ];
     let sum = |weights: &[u64; KINDS], but: usize| weights.iter().sum::<u64>() - weights[but];
@@ -185,7 +196,9 @@ impl Step {
             20 => Self::Evict { node },
             21 => Self::Clock { node, seconds: (wide % 7_200) as i16 - 3_600 },
             22 => Self::FieldedEdit { peer: node, doc: wide, value },
-            _ => Self::FieldedRestart { peer: node },
+            23 => Self::FieldedRestart { peer: node },
+            24 => Self::Delete { node, doc: wide },
+            _ => Self::FieldedDelete { peer: node, doc: wide },
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::doc::document::Offer;
 use crate::id::{ConnId, DocId};
 use crate::io::{Lane, Output};
 use crate::node::Node;
-use crate::peer::legacy::{Push, Stage};
+use crate::peer::legacy::{Made, Push, Stage};
 use crate::policy::Class;
 use crate::request::SyncOutcome;
 use crate::sync::legacy::{Exchange, Message, Step};
@@ -85,12 +85,17 @@ impl Node {
     /// One frame of one class: answers, then what is said of our own accord, then the push of everything.
     fn legacy_class_frame(&mut self, id: ConnId, class: Class) -> Option<(Bytes, bool)> {
         let conn = self.legacy.conns.get_mut(&id)?;
-        if let Some(frames) = conn.overhang.get_mut(&class) {
-            let frame = frames.pop_front();
+        while let Some(frames) = conn.overhang.get_mut(&class) {
+            let made = frames.pop_front();
             if frames.is_empty() {
                 conn.overhang.remove(&class);
             }
-            return frame;
+            let Made { doc, frame, data, deletes } = made?;
+            if deletes || !self.docs.is_marked(&doc) {
+                return Some((frame, data));
+            }
+            // It has been deleted since, and is not said to be alive.
+            conn.enqueue(class, &doc);
         }
         let target = conn.window.frame_bytes(self.config.frame_bytes);
         let mut filling = Filling::default();
@@ -136,7 +141,12 @@ impl Node {
                 let frame = Tombstone::of(doc, &marker).frame();
                 self.stats.legacy.tombstones_sent += 1;
                 if let Some(conn) = self.legacy.conns.get_mut(&id) {
-                    conn.overhang.entry(class).or_default().push_back((frame, false));
+                    conn.overhang.entry(class).or_default().push_back(Made {
+                        doc: doc.clone(),
+                        frame,
+                        data: false,
+                        deletes: true,
+                    });
                 }
                 return;
             }
@@ -156,7 +166,12 @@ impl Node {
         if len > target && !filling.entries.is_empty() {
             // Too large to share a frame: it goes next.
             if let (Ok(frame), Some(conn)) = (entry.frame(), self.legacy.conns.get_mut(&id)) {
-                conn.overhang.entry(class).or_default().push_back((frame, true));
+                conn.overhang.entry(class).or_default().push_back(Made {
+                    doc: doc.clone(),
+                    frame,
+                    data: true,
+                    deletes: false,
+                });
             }
             return;
         }

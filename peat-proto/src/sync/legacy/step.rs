@@ -35,7 +35,7 @@ impl Exchange {
                     Rung::Normal | Rung::Reset | Rung::Last => {
                         self.ask(ours, Question::Opening, opening(ours), Vec::new())
                     }
-                    Rung::Snapshot => self.snapshot(view, terms),
+                    Rung::Snapshot => self.snapshot(ours, view, terms),
                     Rung::Parked => self.park(ours),
                 },
             };
@@ -49,7 +49,7 @@ impl Exchange {
         match self.rung {
             Rung::Parked => return self.park(ours),
             Rung::Snapshot if terms.sends && !ours.is_empty() && !self.is_waiting() => {
-                return self.snapshot(view, terms);
+                return self.snapshot(ours, view, terms);
             }
             Rung::Snapshot if !self.is_waiting() => return self.park(ours),
             Rung::Last if !self.is_waiting() => return self.ask(ours, Question::Opening, opening(ours), Vec::new()),
@@ -230,10 +230,15 @@ impl Exchange {
     }
 
     /// Says the whole document, and then asks what came of it.
-    fn snapshot(&mut self, view: &View<'_>, terms: &Terms) -> Step {
+    fn snapshot(&mut self, ours: &Heads, view: &View<'_>, terms: &Terms) -> Step {
+        if self.whole.as_ref() == Some(ours) {
+            self.rung = Rung::Last;
+            return self.ask(ours, Question::Opening, opening(ours), Vec::new());
+        }
         match push(view) {
             Step::SayAndSettle(Message::Snapshot(saved)) if saved.len() <= terms.largest => {
                 (self.rung, self.initiates) = (Rung::Last, true);
+                self.whole = Some(ours.clone());
                 Step::Say { message: Message::Snapshot(saved), more: true }
             }
             Step::SayAndSettle(_) => {
