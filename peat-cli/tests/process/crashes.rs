@@ -70,8 +70,8 @@ fn no_acknowledged_write_is_lost_by_a_kill_and_sync_resumes() {
     let acknowledged: u64 = all.values().map(|written| written.acknowledged).sum();
     println!("{acknowledged} writes acknowledged, {unanswered} cut off");
     assert!(acknowledged > rounds * WRITERS && unanswered > rounds, "the node was killed at work");
-    serving.stop();
-    other.stop();
+    serving.end();
+    other.end();
 }
 
 /// Runs the writers, and `kill` beside them, until all have lost the node.

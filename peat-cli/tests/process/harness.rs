@@ -203,6 +203,14 @@ impl Serve {
         (status, took, String::from_utf8_lossy(&stderr).into_owned())
     }
 
+    /// Ends it as a service manager does, where how soon it ends is not what is tested: on a busy machine the time may be
+    /// up before the store is closed, which loses nothing.
+    #[track_caller]
+    pub(crate) fn end(self) {
+        let (status, _, stderr) = self.end_by("TERM");
+        assert!(status.success() || stderr.contains("the store was not closed within"), "{status} {stderr}");
+    }
+
     /// Ends it as a service manager does; it must end well.
     #[track_caller]
     pub(crate) fn stop(self) {

@@ -89,8 +89,8 @@ fn an_import_loses_nothing_though_both_nodes_are_killed_meanwhile() {
     let [a, b] = pair.serving.map(|serving| serving.expect("runs"));
     Control::connect(&a.dir).expect("serves").level_with(&b.id);
     Control::connect(&b.dir).expect("serves").level_with(&a.id);
-    a.stop();
-    b.stop();
+    a.end();
+    b.end();
     println!("equal after {:?}", began.elapsed());
     let [a, b] = pair.dirs;
     judge(&rows, &read(a.path()), &read(b.path()));
