@@ -32,6 +32,7 @@ mod log;
 mod model;
 mod net;
 mod said;
+mod script;
 mod setup;
 mod shrink;
 mod step;

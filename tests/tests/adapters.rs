@@ -7,9 +7,10 @@ mod adapters {
     pub(crate) mod moving;
     pub(crate) mod nodes;
     pub(crate) mod side;
+    pub(crate) mod stage;
 }
 
-use adapters::side;
+use adapters::{side, stage};
 
 /// Runs tests of two sides over every pair of adapters, the dialling one first; those behind `plain` without a runtime.
 macro_rules! over_pairs {
@@ -38,6 +39,41 @@ macro_rules! over_pairs {
     };
 }
 
+/// Plays scenarios with so many nodes over every pair of adapters, and in the simulator.
+macro_rules! over_stages {
+    ($($test:ident: $nodes:expr),* $(,)?) => {
+        $( mod $test {
+            use crate::side::Kind::{Iroh, Udp};
+            use crate::stage::{Simulated, Sockets};
+
+            #[test]
+            fn iroh_iroh() {
+                super::$test(&mut Sockets::new($nodes, Iroh, Iroh));
+            }
+
+            #[test]
+            fn udp_udp() {
+                super::$test(&mut Sockets::new($nodes, Udp, Udp));
+            }
+
+            #[test]
+            fn iroh_udp() {
+                super::$test(&mut Sockets::new($nodes, Iroh, Udp));
+            }
+
+            #[test]
+            fn udp_iroh() {
+                super::$test(&mut Sockets::new($nodes, Udp, Iroh));
+            }
+
+            #[test]
+            fn simulated() {
+                super::$test(&mut Simulated::new($nodes));
+            }
+        } )*
+    };
+}
+
 /// Runs tests of one side over every adapter.
 macro_rules! over_kinds {
     ($($test:ident),* $(,)?) => {
@@ -56,4 +92,4 @@ macro_rules! over_kinds {
     };
 }
 
-pub(crate) use {over_kinds, over_pairs};
+pub(crate) use {over_kinds, over_pairs, over_stages};

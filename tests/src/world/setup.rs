@@ -62,6 +62,8 @@ pub struct Setup {
 /// A graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Topology {
+    /// Nobody with anybody, until a script says so.
+    Apart,
     /// Everybody with everybody.
     Full,
     /// Each with the next.
@@ -234,6 +236,7 @@ impl Setup {
         let line = (1..n).map(|b| (b - 1, b));
         let closing = (n > 2).then_some((n.saturating_sub(1), 0));
         let mut links: Vec<(usize, usize)> = match self.topology {
+            Topology::Apart => Vec::new(),
             Topology::Full => (0..n).flat_map(|a| (a + 1..n).map(move |b| (a, b))).collect(),
             Topology::Line => line.collect(),
             Topology::Ring => line.chain(closing).collect(),

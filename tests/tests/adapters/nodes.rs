@@ -1,23 +1,30 @@
-//! Whole nodes, in a program without a runtime: one list of scenarios over every pair of adapters. Each ends in the same documents
-//! and with the same counts of faults, whatever carried it.
+//! Whole nodes, in a program without a runtime: one list of scenarios over every pair of adapters, and in the simulator
+//! where it knows what they are about. Each ends in the same documents and with the same counts of faults, whatever carried it.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use peat_node::proto::{CloseCode, Wire};
-use peat_node::{DocId, LevelError, Node, Ticket};
+use peat_node::proto::{CloseCode, Formation, FormationId, FormationSecret, Rng, Wire};
+use peat_node::{DocId, LevelError, Node, Options, Ticket};
 use serde_json::{Value, json};
 
 use crate::side::{self, Adapter, Kind};
+use crate::stage::{Stage, doc};
+
+crate::over_stages! {
+    two_nodes_live_a_day_together: 2,
+    a_peer_that_comes_back_at_its_address_is_found_again: 2,
+    what_is_urgent_overtakes_a_backlog: 2,
+    sixty_four_nodes_around_one_end_with_the_same: 65,
+}
 
 crate::over_pairs! {
     plain
-    two_nodes_live_a_day_together,
-    a_peer_that_comes_back_at_its_address_is_found_again,
     a_peer_that_comes_back_elsewhere_is_met_again_by_its_own_dial,
-    sixty_four_nodes_around_one_end_with_the_same,
     a_ticket_with_another_id_leads_nowhere,
     who_is_not_invited_is_refused_on_both_sides_and_gets_nothing,
+    members_of_two_formations_refuse_each_other,
+    members_of_one_formation_need_no_invitation,
 }
 
 const ANY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
@@ -25,16 +32,119 @@ const ANY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 /// Longest wait for anything.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// Sync, edits by either side, a large document, deletion, a lost link and the way back.
+fn two_nodes_live_a_day_together(stage: &mut dyn Stage) {
+    let [a, b] = [0, 1];
+    for n in 0..50 {
+        stage.put(a, &format!("notes:a{n}"), json!({"n": n, "of": "a"}));
+        stage.put(b, &format!("notes:b{n}"), json!({"n": n, "of": "b"}));
+    }
+    let large = json!({"text": "x".repeat(3 << 20)});
+    stage.put(a, "notes:large", large.clone());
+    stage.join(b, a);
+    stage.await_level(b, a);
+    assert_eq!(stage.listed(a).len(), 101);
+    assert_eq!(stage.listed(a), stage.listed(b));
+    assert_eq!(stage.get(b, "notes:large"), Some(large));
+
+    // An edit of either side, dialling or dialled, reaches the other.
+    stage.put(a, "notes:a0", json!({"edited": "by a"}));
+    stage.await_value(b, "notes:a0", Some(&json!({"edited": "by a"})));
+    stage.put(b, "notes:a0", json!({"edited": "by b"}));
+    stage.await_value(a, "notes:a0", Some(&json!({"edited": "by b"})));
+    stage.put(b, "tracks:1", json!({"n": 1}));
+    stage.await_value(a, "tracks:1", Some(&json!({"n": 1})));
+    // Softly, by a field; and for good, by a marker.
+    stage.delete(b, "notes:a1");
+    stage.await_value(a, "notes:a1", None);
+    stage.delete(a, "tracks:1");
+    stage.await_value(b, "tracks:1", None);
+
+    // The link goes, both write on, the link comes back.
+    stage.unplug(a);
+    stage.put(a, "notes:a2", json!({"alone": "a"}));
+    stage.put(b, "notes:b2", json!({"alone": "b"}));
+    stage.plug(a);
+    stage.await_value(b, "notes:a2", Some(&json!({"alone": "a"})));
+    stage.await_value(a, "notes:b2", Some(&json!({"alone": "b"})));
+    stage.await_level(b, a);
+    assert_eq!(stage.listed(a), stage.listed(b));
+    assert_eq!(stage.listed(a).len(), 100);
+    assert_eq!((stage.faults(a), stage.faults(b)), ([0; 8], [0; 8]));
+}
+
+fn a_peer_that_comes_back_at_its_address_is_found_again(stage: &mut dyn Stage) {
+    let [a, b] = [0, 1];
+    stage.join(b, a);
+    stage.put(a, "notes:1", json!({"n": 1}));
+    stage.await_value(b, "notes:1", Some(&json!({"n": 1})));
+    stage.unplug(a);
+    stage.put(a, "notes:1", json!({"n": 2}));
+    stage.plug(a);
+    stage.await_value(b, "notes:1", Some(&json!({"n": 2})));
+    assert_eq!((stage.faults(a), stage.faults(b)), ([0; 8], [0; 8]));
+}
+
+/// A command is there while large documents of the least class are still on their way.
+fn what_is_urgent_overtakes_a_backlog(stage: &mut dyn Stage) {
+    let [a, b] = [0, 1];
+    stage.join(b, a);
+    stage.put(b, "notes:first", json!({"n": 0}));
+    stage.await_value(a, "notes:first", Some(&json!({"n": 0})));
+    stage.unplug(a);
+    let bulk: Vec<String> = (0..16).map(|n| format!("notes:bulk{n}")).collect();
+    for (n, name) in bulk.iter().enumerate() {
+        stage.put(a, name, json!({"text": noise(n as u64, 256 << 10)}));
+    }
+    stage.put(a, "commands:now", json!({"go": true}));
+    stage.plug(a);
+    stage.await_value(b, "commands:now", Some(&json!({"go": true})));
+    let behind = bulk.iter().filter(|name| stage.get(b, name).is_none()).count();
+    assert!(behind > 0, "all of the bulk was there before the command");
+    stage.await_level(b, a);
+    assert_eq!(stage.listed(a), stage.listed(b));
+    assert_eq!((stage.faults(a), stage.faults(b)), ([0; 8], [0; 8]));
+}
+
+/// Letters that do not compress much: ten of each number that is drawn.
+fn noise(seed: u64, len: usize) -> String {
+    let mut rng = Rng::new([seed as u8; 32]);
+    let letters = |word: u64| (0..10).map(move |at| char::from(b'0' + (word >> (6 * at)) as u8 % 64));
+    (0..=len / 10).flat_map(|_| letters(rng.draw())).take(len).collect()
+}
+
+fn sixty_four_nodes_around_one_end_with_the_same(stage: &mut dyn Stage) {
+    for leaf in 1..=64 {
+        stage.put(leaf, &format!("notes:{leaf}"), json!({"n": leaf}));
+        stage.join(leaf, 0);
+    }
+    for n in 1..=64 {
+        stage.await_value(0, &format!("notes:{n}"), Some(&json!({"n": n})));
+    }
+    stage.put(0, "notes:last", json!({"all": true}));
+    for leaf in 1..=64 {
+        stage.await_value(leaf, "notes:last", Some(&json!({"all": true})));
+        (1..=64).for_each(|n| stage.await_value(leaf, &format!("notes:{n}"), Some(&json!({"n": n}))));
+        assert_eq!(stage.faults(leaf), [0; 8]);
+    }
+    assert_eq!(stage.faults(0), [0; 8]);
+}
+
 fn serve(kind: Kind, node: &Node, listen: impl Into<SocketAddr>) -> Adapter {
     Adapter::spawn(kind, node.attach("test"), vec![listen.into()])
 }
 
 fn node() -> Node {
-    Node::in_memory(peat_node::Options::default())
+    Node::in_memory(Options::default())
 }
 
-fn doc(name: &str) -> DocId {
-    DocId::new(name).expect("a valid name")
+/// A member of a formation, and of its own accord nobody's host.
+fn member(secret: &[u8]) -> Node {
+    let id = FormationId::new("field").expect("a valid name");
+    let secret = FormationSecret::from_bytes(secret).expect("a secret");
+    let mut options = Options::default();
+    options.config.admission.formation = Some(Formation { id, secret });
+    Node::in_memory(options)
 }
 
 fn put(node: &Node, name: &str, value: Value) {
@@ -55,82 +165,9 @@ fn await_value(node: &Node, name: &str, value: Option<&Value>) {
     }
 }
 
-/// Names and heads of all documents.
-fn listed(node: &Node) -> Vec<(String, String)> {
-    let listed = node.list("").wait().expect("listed");
-    listed.into_iter().map(|it| (it.doc.to_string(), format!("{:?}", it.heads))).collect()
-}
-
-/// How often something went wrong, by what.
-fn faults(node: &Node) -> [u64; 8] {
-    let stats = node.stats().wait().expect("open");
-    [
-        stats.refused,
-        stats.malformed,
-        stats.truncated,
-        stats.trailing,
-        stats.skipped,
-        stats.closed,
-        stats.store_faults,
-        stats.quarantined,
-    ]
-}
-
-/// Sync, edits by either side, a large document, deletion, a lost link and the way back.
-fn two_nodes_live_a_day_together(dialler: Kind, listener: Kind) {
-    let (a, b) = (node(), node());
-    let (at_a, at_b) = (serve(listener, &a, ANY), serve(dialler, &b, ANY));
-    for n in 0..50 {
-        put(&a, &format!("notes:a{n}"), json!({"n": n, "of": "a"}));
-        put(&b, &format!("notes:b{n}"), json!({"n": n, "of": "b"}));
-    }
-    let large = json!({"text": "x".repeat(3 << 20)});
-    put(&a, "notes:large", large.clone());
-    b.join(&a.ticket());
-    b.level_with(&a.id()).wait().expect("both live");
-    assert_eq!(listed(&a).len(), 101);
-    assert_eq!(listed(&a), listed(&b));
-    assert_eq!(get(&b, "notes:large"), Some(large));
-
-    // An edit of either side, dialling or dialled, reaches the other.
-    put(&a, "notes:a0", json!({"edited": "by a"}));
-    await_value(&b, "notes:a0", Some(&json!({"edited": "by a"})));
-    put(&b, "notes:a0", json!({"edited": "by b"}));
-    await_value(&a, "notes:a0", Some(&json!({"edited": "by b"})));
-    b.delete(&doc("notes:a1"), None).wait().expect("durable");
-    await_value(&a, "notes:a1", None);
-
-    // The link goes, both write on, the link comes back.
-    let addr = at_a.addrs()[0];
-    at_a.close_blocking();
-    put(&a, "notes:a2", json!({"alone": "a"}));
-    put(&b, "notes:b2", json!({"alone": "b"}));
-    let at_a = serve(listener, &a, addr);
-    await_value(&b, "notes:a2", Some(&json!({"alone": "a"})));
-    await_value(&a, "notes:b2", Some(&json!({"alone": "b"})));
-    b.level_with(&a.id()).wait().expect("both live");
-    assert_eq!(listed(&a), listed(&b));
-    assert_eq!(listed(&a).len(), 100);
-    assert_eq!((faults(&a), faults(&b)), ([0; 8], [0; 8]));
-
-    a.close().wait().expect("closed");
-    b.close().wait().expect("closed");
-    at_a.close_blocking();
-    at_b.close_blocking();
-}
-
-fn a_peer_that_comes_back_at_its_address_is_found_again(dialler: Kind, listener: Kind) {
-    let (a, b) = (node(), node());
-    let at_a = serve(listener, &a, ANY);
-    let _at_b = serve(dialler, &b, ANY);
-    b.join(&a.ticket());
-    put(&a, "notes:1", json!({"n": 1}));
-    await_value(&b, "notes:1", Some(&json!({"n": 1})));
-    let addr = at_a.addrs()[0];
-    at_a.close_blocking();
-    put(&a, "notes:1", json!({"n": 2}));
-    let _again = serve(listener, &a, addr);
-    await_value(&b, "notes:1", Some(&json!({"n": 2})));
+/// The documents that a node has.
+fn listed(node: &Node) -> Vec<DocId> {
+    node.list("").wait().expect("listed").into_iter().map(|it| it.doc).collect()
 }
 
 fn a_peer_that_comes_back_elsewhere_is_met_again_by_its_own_dial(dialler: Kind, listener: Kind) {
@@ -146,29 +183,6 @@ fn a_peer_that_comes_back_elsewhere_is_met_again_by_its_own_dial(dialler: Kind, 
     // On another port: what the dialler remembers leads nowhere.
     let _elsewhere = serve(listener, &a, ANY);
     await_value(&b, "notes:1", Some(&json!({"n": 2})));
-}
-
-fn sixty_four_nodes_around_one_end_with_the_same(leaf: Kind, hub: Kind) {
-    let (center, leaves): (Node, Vec<Node>) = (node(), (0..64).map(|_| node()).collect());
-    let at_center = serve(hub, &center, ANY);
-    let at_leaves: Vec<_> = leaves.iter().map(|leaf_node| serve(leaf, leaf_node, ANY)).collect();
-    let ticket = center.ticket();
-    for (n, leaf) in leaves.iter().enumerate() {
-        put(leaf, &format!("notes:{n}"), json!({"n": n}));
-        leaf.join(&ticket);
-    }
-    for n in 0..64 {
-        await_value(&center, &format!("notes:{n}"), Some(&json!({"n": n})));
-    }
-    put(&center, "notes:last", json!({"all": true}));
-    for leaf in &leaves {
-        await_value(leaf, "notes:last", Some(&json!({"all": true})));
-        (0..64).for_each(|n| await_value(leaf, &format!("notes:{n}"), Some(&json!({"n": n}))));
-        assert_eq!(faults(leaf), [0; 8]);
-    }
-    assert_eq!(faults(&center), [0; 8]);
-    at_leaves.into_iter().for_each(drop);
-    drop(at_center);
 }
 
 fn a_ticket_with_another_id_leads_nowhere(dialler: Kind, listener: Kind) {
@@ -199,11 +213,40 @@ fn who_is_not_invited_is_refused_on_both_sides_and_gets_nothing(dialler: Kind, l
     assert!(a.stats().wait().expect("open").closed > 0);
 }
 
+/// The secrets differ, and so neither can prove anything to the other.
+fn members_of_two_formations_refuse_each_other(dialler: Kind, listener: Kind) {
+    let (a, b) = (member(&[1; 32]), member(&[2; 32]));
+    let _at_a = serve(listener, &a, ANY);
+    let _at_b = serve(dialler, &b, ANY);
+    put(&a, "notes:1", json!({"secret": true}));
+    let visit = b.visit(&Ticket { invitation: None, ..a.ticket() });
+    let refused = b.level_with(&a.id()).wait();
+    let code = CloseCode::NotAdmitted.code();
+    assert!(matches!(refused, Err(LevelError::Refused { code: said, by_peer: true }) if said == code), "{refused:?}");
+    drop(visit);
+    assert_eq!(listed(&b), []);
+    assert!(a.stats().wait().expect("open").closed > 0);
+}
+
+fn members_of_one_formation_need_no_invitation(dialler: Kind, listener: Kind) {
+    let (a, b) = (member(&[1; 32]), member(&[1; 32]));
+    let _at_a = serve(listener, &a, ANY);
+    let _at_b = serve(dialler, &b, ANY);
+    put(&a, "notes:1", json!({"secret": true}));
+    b.join(&Ticket { invitation: None, ..a.ticket() });
+    await_value(&b, "notes:1", Some(&json!({"secret": true})));
+}
+
 /// A peer that speaks QUIC and nothing else.
 mod rogues {
+    use peat_node::proto::wire::v1::Hello;
+
     use super::*;
+
     crate::over_kinds! {
         a_stranger_is_told_that_it_is_not_admitted_and_sees_no_document,
+        a_peer_of_a_later_version_is_told_that_there_is_none_in_common,
+        who_speaks_another_protocol_gets_no_connection,
     }
 
     async fn a_stranger_is_told_that_it_is_not_admitted_and_sees_no_document(kind: Kind) {
@@ -211,9 +254,7 @@ mod rogues {
         let at_a = Adapter::spawn(kind, a.attach("test"), vec![ANY.into()]);
         tokio::task::block_in_place(|| put(&a, "notes:1", json!({"secret": true})));
         let endpoint = side::bare(9).await;
-        let id = iroh::EndpointId::from_bytes(a.id().as_bytes()).expect("a key");
-        let addr = iroh::EndpointAddr::new(id).with_ip_addr(at_a.addrs()[0]);
-        let connection = endpoint.connect(addr, Wire::V1.alpn()).await.expect("anybody may knock");
+        let connection = endpoint.connect(address(&a, &at_a), Wire::V1.alpn()).await.expect("anybody may knock");
         let closed = connection.closed().await;
         endpoint.close().await;
         match closed {
@@ -224,5 +265,37 @@ mod rogues {
             other => panic!("expected a code, got {other:?}"),
         }
         tokio::task::block_in_place(|| at_a.close_blocking());
+    }
+
+    async fn a_peer_of_a_later_version_is_told_that_there_is_none_in_common(kind: Kind) {
+        let a = node();
+        let at_a = Adapter::spawn(kind, a.attach("test"), vec![ANY.into()]);
+        let endpoint = side::bare(9).await;
+        let connection = endpoint.connect(address(&a, &at_a), Wire::V1.alpn()).await.expect("anybody may knock");
+        let later = Hello { least: 2, newest: 3, nonce: [1; 32], boot: 1, abilities: 0, largest: 1 << 20 };
+        let mut stream = connection.open_uni().await.expect("a stream");
+        stream.write_all(&later.frame()).await.expect("room");
+        let closed = connection.closed().await;
+        endpoint.close().await;
+        let iroh::endpoint::ConnectionError::ApplicationClosed(close) = closed else { panic!("{closed:?}") };
+        assert_eq!(close.error_code, CloseCode::Version.code().into());
+        tokio::task::block_in_place(|| at_a.close_blocking());
+    }
+
+    async fn who_speaks_another_protocol_gets_no_connection(kind: Kind) {
+        let a = node();
+        let at_a = Adapter::spawn(kind, a.attach("test"), vec![ANY.into()]);
+        let endpoint = side::bare(9).await;
+        let refused = endpoint.connect(address(&a, &at_a), b"peat/sync/9").await;
+        assert!(refused.is_err(), "there is no protocol in common");
+        // The right one is served all the same.
+        endpoint.connect(address(&a, &at_a), Wire::V1.alpn()).await.expect("anybody may knock");
+        endpoint.close().await;
+        tokio::task::block_in_place(|| at_a.close_blocking());
+    }
+
+    fn address(node: &Node, adapter: &Adapter) -> iroh::EndpointAddr {
+        let id = iroh::EndpointId::from_bytes(node.id().as_bytes()).expect("a key");
+        iroh::EndpointAddr::new(id).with_ip_addr(adapter.addrs()[0])
     }
 }

@@ -1,0 +1,98 @@
+//! A world that is told what happens, as a scenario that real nodes play too. Needs a setup without faults.
+
+use automerge::transaction::Transaction;
+use automerge::{Automerge, AutomergeError};
+use peat_proto::{DocId, Input, Listing};
+
+use super::World;
+use super::setup::peer;
+
+/// Longer than any disk of a quiet world takes, in microseconds.
+const MOMENT: u64 = 20_000;
+
+impl World {
+    /// Changes a document as an application does, loading it first, and waits until that is durable.
+    ///
+    /// # Panics
+    /// If the node refuses.
+    pub fn write(
+        &mut self,
+        member: usize,
+        doc: &DocId,
+        f: impl FnOnce(&mut Transaction<'_>) -> Result<(), AutomergeError>,
+    ) {
+        self.open(member, doc);
+        self.pass(MOMENT);
+        let now = self.now();
+        let host = &mut self.hosts[member];
+        let clock = host.clock(now);
+        let node = host.node.as_mut().expect("a member that is up");
+        host.told = now;
+        let before = node.last_edit();
+        node.edit(clock, doc, f).expect("an edit");
+        let edit = node.last_edit();
+        if edit != before {
+            let hash = node.doc(doc).expect("a document that is open").get_heads()[0];
+            self.model.edited(member, doc, edit, hash);
+        }
+        self.close(member, doc);
+        self.pass(MOMENT);
+    }
+
+    /// Deletes a document, and waits until that is durable.
+    pub fn remove(&mut self, member: usize, doc: &DocId) {
+        self.delete(member, doc);
+        self.pass(MOMENT);
+    }
+
+    /// What a member holds of a document, loading it first; `None` if there is none, or it was deleted.
+    pub fn read<R>(&mut self, member: usize, doc: &DocId, f: impl FnOnce(&Automerge) -> R) -> Option<R> {
+        let node = self.node(member)?;
+        if node.is_deleted(doc) || !node.contains(doc) {
+            return None;
+        }
+        self.open(member, doc);
+        self.pass(MOMENT);
+        let read = self.node(member)?.doc(doc).map(f);
+        self.close(member, doc);
+        read
+    }
+
+    /// The living documents of a member.
+    #[must_use]
+    pub fn listed(&self, member: usize) -> Vec<Listing> {
+        self.node(member).map(|node| node.documents("")).unwrap_or_default()
+    }
+
+    /// A member stays connected with another from here on.
+    pub fn join(&mut self, from: usize, to: usize) {
+        self.input(from, Input::Want { peer: peer(to), invitation: None });
+        self.pass(MOMENT);
+    }
+
+    /// Breaks every connection of a member, and lets nobody reach it.
+    pub fn unplug(&mut self, member: usize) {
+        for other in (0..self.hosts.len()).filter(|other| *other != member) {
+            self.cut(member, other);
+            self.cut(other, member);
+        }
+        for conn in self.net.of(member) {
+            self.lose_connection(conn);
+        }
+        self.pass(MOMENT);
+    }
+
+    /// Takes [`Self::unplug`] back.
+    pub fn plug(&mut self, member: usize) {
+        for other in (0..self.hosts.len()).filter(|other| *other != member) {
+            self.mend(member, other);
+            self.mend(other, member);
+        }
+    }
+
+    /// Whether a member says that it and another are level.
+    #[must_use]
+    pub fn is_level(&self, member: usize, other: usize) -> bool {
+        self.node(member).is_some_and(|node| node.level(&peer(other)))
+    }
+}
