@@ -17,6 +17,7 @@ use model::Model;
 use net::{Net, PacketId};
 use trace::Trace;
 
+mod cable;
 mod check;
 mod deletion;
 mod disk;
