@@ -62,6 +62,8 @@ impl Transfer {
 #[derive(Debug)]
 pub(crate) struct Assemblies {
     parts: BTreeMap<(PeerId, DocId), Assembly>,
+    /// The one first that was longest without a new piece.
+    order: BTreeMap<u64, (PeerId, DocId)>,
     budget: usize,
     bytes: usize,
     clock: u64,
@@ -75,7 +77,9 @@ struct Assembly {
     /// From the beginning, without a gap.
     front: Vec<u8>,
     /// What came before its turn, by offset.
-    ahead: BTreeMap<u64, Bytes>,
+    ahead: BTreeMap<u64, Box<[u8]>>,
+    /// What these take.
+    waiting: usize,
     used: u64,
 }
 
@@ -91,7 +95,7 @@ pub(crate) enum Taken {
 impl Assemblies {
     /// Holds at most so many bytes.
     pub(crate) fn new(budget: usize) -> Self {
-        Self { parts: BTreeMap::new(), budget, bytes: 0, clock: 0 }
+        Self { parts: BTreeMap::new(), order: BTreeMap::new(), budget, bytes: 0, clock: 0 }
     }
 
     /// Bytes held.
@@ -112,18 +116,21 @@ impl Assemblies {
         if self.parts.get(&key).is_some_and(|known| known.id != piece.id || known.whole != piece.whole) {
             self.drop_part(&key);
         }
+        let before = self.parts.get(&key).map_or(0, Assembly::bytes);
         let assembly = self.parts.entry(key.clone()).or_insert_with(|| Assembly {
             id: piece.id,
             form: piece.form,
             whole: piece.whole,
             front: Vec::new(),
             ahead: BTreeMap::new(),
+            waiting: 0,
             used: 0,
         });
+        self.order.remove(&assembly.used);
+        self.order.insert(self.clock, key.clone());
         assembly.used = self.clock;
-        let before = assembly.bytes();
         let front = assembly.front.len();
-        assembly.add(piece.offset, piece.bytes);
+        assembly.add(piece.offset, &piece.bytes);
         let news = assembly.front.len() > front;
         self.bytes = (self.bytes + assembly.bytes()).saturating_sub(before);
         if assembly.front.len() as u64 >= assembly.whole {
@@ -138,23 +145,26 @@ impl Assemblies {
 
     /// Lets go of what was longest without a new piece, down to the budget.
     fn shrink(&mut self) {
-        while self.bytes > self.budget {
-            let oldest = self.parts.iter().min_by_key(|(_, assembly)| assembly.used).map(|(key, _)| key.clone());
-            let Some(oldest) = oldest else { return };
+        while self.bytes > self.budget
+            && let Some((_, oldest)) = self.order.pop_first()
+        {
             self.drop_part(&oldest);
         }
     }
 
     fn drop_part(&mut self, key: &(PeerId, DocId)) -> Option<Assembly> {
         let assembly = self.parts.remove(key)?;
+        self.order.remove(&assembly.used);
         self.bytes = self.bytes.saturating_sub(assembly.bytes());
         Some(assembly)
     }
 
     /// Forgets what is held of a document, or of all of them, from a peer.
     pub(crate) fn forget(&mut self, peer: PeerId, doc: Option<&DocId>) {
-        let gone = |(from, name): &(PeerId, DocId)| *from == peer && doc.is_none_or(|doc| doc == name);
-        let gone: Vec<_> = self.parts.keys().filter(|key| gone(key)).cloned().collect();
+        let gone: Vec<_> = match doc {
+            Some(doc) => vec![(peer, doc.clone())],
+            None => self.parts.keys().filter(|(from, _)| *from == peer).cloned().collect(),
+        };
         for key in gone {
             self.drop_part(&key);
         }
@@ -162,28 +172,35 @@ impl Assemblies {
 }
 
 impl Assembly {
+    /// What an assembly takes beside its bytes: 1 KiB, for a name of at most 512 B, which is kept twice, and the tables.
+    const OVERHEAD: usize = 1 << 10;
+
+    /// What a piece that waits takes beside its bytes.
+    const ENTRY: usize = 64;
+
     fn bytes(&self) -> usize {
-        /// What an entry takes beside its bytes.
-        const ENTRY: usize = 64;
-        self.front.len() + self.ahead.values().map(|bytes| bytes.len() + ENTRY).sum::<usize>()
+        Self::OVERHEAD + self.front.len() + self.waiting
     }
 
     fn held(&self) -> Held {
         Held { id: self.id, bytes: self.front.len() as u64 }
     }
 
-    fn add(&mut self, offset: u64, bytes: Bytes) {
+    fn add(&mut self, offset: u64, bytes: &[u8]) {
         let front = self.front.len() as u64;
         if offset > front {
-            let known = self.ahead.entry(offset).or_default();
-            if known.len() < bytes.len() {
-                *known = bytes;
+            let known = self.ahead.get(&offset).map_or(0, |known| known.len() + Self::ENTRY);
+            if known < bytes.len() + Self::ENTRY {
+                self.waiting = self.waiting - known + bytes.len() + Self::ENTRY;
+                // A copy: a slice would keep all of the frame that it came in.
+                self.ahead.insert(offset, bytes.into());
             }
             return;
         }
-        self.append(offset, &bytes);
+        self.append(offset, bytes);
         while let Some(next) = self.ahead.first_entry().filter(|next| *next.key() <= self.front.len() as u64) {
             let (offset, bytes) = next.remove_entry();
+            self.waiting -= bytes.len() + Self::ENTRY;
             self.append(offset, &bytes);
         }
     }
@@ -209,6 +226,26 @@ mod tests {
     fn whole(len: usize) -> Bytes {
         let mut rng = Rng::new([9; 32]);
         (0..len).map(|_| rng.draw() as u8).collect()
+    }
+
+    #[test]
+    fn the_budget_counts_what_small_pieces_take_and_not_only_their_bytes() {
+        let budget = 64 << 10;
+        let mut assemblies = Assemblies::new(budget);
+        let frame = whole(1 << 20);
+        for n in 0..1000_u64 {
+            let piece = |offset, bytes| Piece { id: [7; 16], form: Form::Saved, whole: 1 << 20, offset, bytes };
+            let at = usize::try_from(n).expect("small");
+            assemblies.take(PEER, &doc(&format!("notes:{n}")), piece(0, frame.slice(at..=at)));
+            assemblies.take(PEER, &doc("notes:ahead"), piece(2 * n + 2, frame.slice(at..=at)));
+            assert!(assemblies.bytes() <= budget);
+            assert!(assemblies.parts.len() <= budget / Assembly::OVERHEAD);
+            assert_eq!(assemblies.parts.len(), assemblies.order.len());
+            let counted: usize = assemblies.parts.values().map(Assembly::bytes).sum();
+            assert_eq!(assemblies.bytes(), counted);
+        }
+        assemblies.forget(PEER, None);
+        assert_eq!((assemblies.bytes(), assemblies.parts.len(), assemblies.order.len()), (0, 0, 0));
     }
 
     #[test]
@@ -295,6 +332,6 @@ mod tests {
             let mut transfer = Transfer::new(Form::Saved, whole(len));
             assemblies.take(PEER, &doc("notes:1"), transfer.next(1500).expect("more"));
         }
-        assert_eq!(assemblies.bytes(), 1500);
+        assert_eq!(assemblies.bytes(), Assembly::OVERHEAD + 1500);
     }
 }
