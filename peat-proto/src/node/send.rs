@@ -12,6 +12,7 @@ use crate::id::{ConnId, DocId};
 use crate::io::{Lane, Output};
 use crate::peer::connection::{CONTROL_BYTES, Conn};
 use crate::policy::Class;
+use crate::request::SyncOutcome;
 use crate::sync::exchange::{Exchange, Message, Rights, Step};
 use crate::sync::pieces::Transfer;
 use crate::wire::v1::{Body, EntriesBuilder, Entry, Form, Hello, Refused, Saved, Word};
@@ -195,7 +196,11 @@ impl Node {
                 return Some(body_of(message));
             }
             Step::SayAndEnd(message) => {
-                self.conns.get_mut(&id)?.end_exchange(class, doc);
+                let conn = self.conns.get_mut(&id)?;
+                if let Message::Marker(_) = message {
+                    conn.watch.note(doc, SyncOutcome::Sent);
+                }
+                conn.end_exchange(class, doc);
                 return Some(body_of(message));
             }
             Step::Done => self.conns.get_mut(&id)?.end_exchange(class, doc),

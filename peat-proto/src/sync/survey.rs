@@ -49,6 +49,8 @@ pub(crate) struct Survey {
     pub(crate) answering: Answering,
     /// Documents that differ and are not exchanged yet.
     found: VecDeque<Found>,
+    /// Which of them the other side does not have: it may ask for the same again.
+    missing: BTreeSet<Symbol>,
     /// What only they have, to be asked for.
     wants: VecDeque<Symbol>,
     inward: Inward,
@@ -206,6 +208,7 @@ impl Survey {
         (self.got, self.said) = (None, None);
         (self.listing, self.asking) = (None, None);
         self.found.clear();
+        self.missing.clear();
         self.wants.clear();
         self.excluded.clear();
         self.inward.target = None;
@@ -298,7 +301,7 @@ impl Survey {
         let lost = found.len() + difference.theirs.len() > MAX_FOUND - self.backlog();
         self.inward.spoiled |= lost && subject == Subject::OneWay;
         for found in found.into_iter().take(MAX_FOUND - self.backlog()) {
-            self.found.push_back(found);
+            self.note_found(found);
         }
         let mut theirs = difference.theirs;
         theirs.truncate(MAX_FOUND - self.backlog());
@@ -311,9 +314,8 @@ impl Survey {
     /// Takes in what they ask for.
     pub(crate) fn wanted(&mut self, symbols: Vec<Symbol>) {
         for symbol in symbols {
-            let wanted = Found::Missing(symbol);
-            if self.backlog() < MAX_FOUND && !self.found.contains(&wanted) {
-                self.found.push_back(wanted);
+            if self.backlog() < MAX_FOUND {
+                self.note_found(Found::Missing(symbol));
             }
         }
     }
@@ -325,7 +327,21 @@ impl Survey {
 
     /// The next document to exchange.
     pub(crate) fn next_found(&mut self) -> Option<Found> {
-        self.found.pop_front()
+        let next = self.found.pop_front();
+        if let Some(Found::Missing(symbol)) = &next {
+            self.missing.remove(symbol);
+        }
+        next
+    }
+
+    fn note_found(&mut self, found: Found) {
+        let is_new = match found {
+            Found::Changed(_) => true,
+            Found::Missing(symbol) => self.missing.insert(symbol),
+        };
+        if is_new {
+            self.found.push_back(found);
+        }
     }
 
     /// Symbols to ask for, at most so many, in ascending order.
