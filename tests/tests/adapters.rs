@@ -6,11 +6,12 @@ mod adapters {
     pub(crate) mod lifetime;
     pub(crate) mod moving;
     pub(crate) mod nodes;
+    pub(crate) mod path;
     pub(crate) mod side;
     pub(crate) mod stage;
 }
 
-use adapters::{side, stage};
+use adapters::{path, side, stage};
 
 /// Runs tests of two sides over every pair of adapters, the dialling one first; those behind `plain` without a runtime.
 macro_rules! over_pairs {

@@ -1,6 +1,6 @@
 //! What the wire promises while a connection lives: order per lane, urgency between lanes, bounds on both sides.
 
-use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use peat_node::proto::policy::Class;
@@ -8,6 +8,7 @@ use peat_node::proto::{CloseCode, Lane, Role, StreamId, Wire};
 use peat_node::transport::bench::Seen;
 use peat_node::transport::{Outgoing, STREAM_CREDIT};
 
+use crate::path::Path;
 use crate::side::{Kind, Side, Streams, pair, rogue, total, within};
 
 crate::over_pairs! {
@@ -168,23 +169,39 @@ async fn stalled_lanes_stop_at_their_credit_and_hold_up_no_other(dialler: Kind, 
     }
 }
 
+/// Two iroh nodes may find a way around the path that is held, and a starved machine may read one lane late: such a round
+/// says nothing. Without urgency, bulk comes first in every round.
 async fn critical_frames_overtake_bulk_that_was_queued_before_them(dialler: Kind, listener: Kind) {
-    let ((_dialler, dialled), (listener, accepted)) = pair(dialler, listener).await;
-    let (count, length) = (128, 64 << 10);
-    (0..count).for_each(|_| dialled.send(BULK, vec![0; length]));
-    (0..count).for_each(|_| dialled.send(CRITICAL, vec![1; length]));
-    // With credit ahead for both, only their urgency tells them apart.
-    let mut arrived = BTreeMap::from([(0, 0), (1, 0)]);
-    while arrived[&1] < count * length {
-        if let Seen::Received { stream, bytes, .. } = listener.next().await {
-            let lane = arrived.get_mut(&bytes[0]).expect("one of two lanes");
-            if *lane == 0 {
-                accepted.tell(Outgoing::Credit { stream, bytes: count * length });
-            }
-            *lane += bytes.len();
+    let (length, mut came_first) = (STREAM_CREDIT / 2, Vec::new());
+    while came_first.len() < 5 && came_first.last().is_none_or(|bulk| *bulk >= length / 2) {
+        came_first.push(bulk_before_critical(dialler, listener, length).await);
+    }
+    assert!(came_first.last().is_some_and(|bulk| *bulk < length / 2), "{came_first:?} of {length} bytes came first");
+}
+
+/// How many bytes of bulk arrive before the last critical one, of `length` of each: no more than a window, so that no
+/// credit is needed. Only the first congestion window of bulk is on its way when the critical ones come.
+async fn bulk_before_critical(dialler: Kind, listener: Kind, length: usize) -> usize {
+    let (dialler, listener) = (Side::new(dialler, 1).await, Side::new(listener, 2).await);
+    let path = Path::to(listener.adapter.addrs()[0]);
+    dialler.dial(listener.id, vec![path.addr]);
+    let (dialled, _accepted) = (dialler.connected().await, listener.connected().await);
+    path.held.store(true, Ordering::SeqCst);
+    for (lane, content) in [(BULK, 0), (CRITICAL, 1)] {
+        dialled.send(lane, vec![content; length]);
+        match dialler.next().await {
+            Seen::Sent { bytes, .. } => assert_eq!(bytes, length),
+            other => panic!("unexpected {other:?}"),
         }
     }
-    assert!(arrived[&0] < count * length / 2, "{} bytes of bulk came first", arrived[&0]);
+    path.held.store(false, Ordering::SeqCst);
+    let mut arrived = [0, 0];
+    while arrived[1] < length {
+        if let Seen::Received { bytes, .. } = listener.next().await {
+            arrived[usize::from(bytes[0])] += bytes.len();
+        }
+    }
+    arrived[0]
 }
 
 async fn the_end_of_a_stream_is_told_from_its_reset(kind: Kind) {

@@ -1,57 +1,19 @@
 //! Addresses: both families, and one that changes while a connection lives.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
 
 use peat_node::proto::policy::Class;
 use peat_node::proto::{CloseCode, Lane};
 use peat_node::transport::Outgoing;
 use peat_node::transport::bench::Seen;
 
+use crate::path::Path;
 use crate::side::{Conn, Kind, Setting, Side};
 
 crate::over_pairs! {
     a_connection_outlives_a_new_address_of_the_dialling_side,
     both_families_and_several_addresses_are_served_at_once,
-}
-
-/// Stands between a dialler and a listener as an address translator does, and takes another port when told to.
-struct Translator {
-    addr: SocketAddr,
-    moved: Arc<AtomicBool>,
-}
-
-impl Translator {
-    fn new(listener: SocketAddr) -> Self {
-        let inside = UdpSocket::bind("127.0.0.1:0").expect("loopback is there");
-        let (addr, moved) = (inside.local_addr().expect("bound"), Arc::<AtomicBool>::default());
-        let now = moved.clone();
-        thread::spawn(move || {
-            let outside = || {
-                let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback is there");
-                socket.set_nonblocking(true).expect("a socket");
-                socket
-            };
-            inside.set_read_timeout(Some(Duration::from_millis(1))).expect("a valid time");
-            let (mut socket, mut dialler, mut packet) = (outside(), None, vec![0; 65_536]);
-            loop {
-                if let Ok((length, from)) = inside.recv_from(&mut packet) {
-                    dialler = Some(from);
-                    if now.swap(false, Ordering::SeqCst) {
-                        socket = outside();
-                    }
-                    let _ = socket.send_to(&packet[..length], listener);
-                }
-                while let Ok(length) = socket.recv(&mut packet) {
-                    let _ = inside.send_to(&packet[..length], dialler.expect("it spoke first"));
-                }
-            }
-        });
-        Self { addr, moved }
-    }
 }
 
 /// Says this to the other side, and waits until it is heard.
@@ -74,13 +36,13 @@ async fn say(from: &Conn, to: (&Side, &Conn), word: &'static str) {
 
 async fn a_connection_outlives_a_new_address_of_the_dialling_side(dialler: Kind, listener: Kind) {
     let (dialler, listener) = (Side::new(dialler, 1).await, Side::new(listener, 2).await);
-    let translator = Translator::new(listener.adapter.addrs()[0]);
-    dialler.dial(listener.id, vec![translator.addr]);
+    let path = Path::to(listener.adapter.addrs()[0]);
+    dialler.dial(listener.id, vec![path.addr]);
     let (dialled, accepted) = (dialler.connected().await, listener.connected().await);
     say(&dialled, (&listener, &accepted), "before").await;
     say(&accepted, (&dialler, &dialled), "before").await;
     for word in ["after the first", "after the second"] {
-        translator.moved.store(true, Ordering::SeqCst);
+        path.moved.store(true, Ordering::SeqCst);
         say(&dialled, (&listener, &accepted), word).await;
         say(&accepted, (&dialler, &dialled), word).await;
     }
