@@ -106,14 +106,14 @@ impl Driver {
             None => self.outlet.messages.recv().ok(),
         };
         let until = Instant::now() + BATCH_TIME;
+        let mut left = BATCH;
         let mut next = first;
-        for _ in 0..BATCH {
-            let Some(message) = next else { break };
+        while let Some(message) = next {
             self.message(message);
-            if Instant::now() >= until {
-                break;
-            }
-            next = self.outlet.messages.try_recv().ok();
+            left -= 1;
+            // Nothing is taken that is not also handled.
+            let go_on = left > 0 && Instant::now() < until;
+            next = if go_on { self.outlet.messages.try_recv().ok() } else { None };
         }
         let now = self.clock.now();
         if self.core.timeout().is_some_and(|at| at <= now.mono) {
@@ -480,5 +480,27 @@ impl Closing {
 impl Default for Closed {
     fn default() -> Self {
         Self::NotYet(Vec::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use crate::{DocId, Node, Options};
+
+    #[test]
+    fn of_many_requests_that_wait_at_once_none_is_lost() {
+        let node = Node::in_memory(Options::default());
+        let doc = DocId::new("notes:1").expect("a valid name");
+        let (go_on, wait) = mpsc::channel::<()>();
+        // The loop stands still until everything waits for it.
+        let edit = node.edit(&doc, move |_| Ok::<_, String>(wait.recv().is_ok()));
+        let count = Node::MAX_REQUESTS - 1;
+        let waiting: Vec<_> = (0..count).map(|_| node.stats()).collect();
+        go_on.send(()).expect("the edit waits");
+        assert!(edit.wait().is_ok());
+        let answered = waiting.into_iter().filter_map(|stats| stats.wait()).count();
+        assert_eq!(answered, count);
     }
 }
