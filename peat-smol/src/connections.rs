@@ -35,6 +35,8 @@ pub(crate) struct Connections {
     deadlines: Deadlines,
     gate: Gate,
     probe: Duration,
+    /// What a caller has to say who it is.
+    handshake: Duration,
     /// Where packets are put together.
     packets: Vec<u8>,
     counters: Arc<Counters>,
@@ -69,6 +71,7 @@ impl Connections {
             deadlines: Deadlines::default(),
             gate,
             probe: options.profile.probe(),
+            handshake: options.handshake_timeout,
             packets: Vec::new(),
             counters,
         })
@@ -119,7 +122,7 @@ impl Connections {
         match self.endpoint.accept(incoming, now, &mut self.packets, None) {
             Ok((handle, quic)) => {
                 count(&self.counters.accepted);
-                let phase = Phase::Accepting(now + limits::HANDSHAKE_TIMEOUT);
+                let phase = Phase::Accepting(now + self.handshake);
                 self.all.insert(handle, Connection::new(quic, phase, socket, self.probe));
                 self.touched.insert(handle);
             }
@@ -246,6 +249,10 @@ impl Connections {
     /// The peer has proven its key: the node hears of the connection.
     fn connected(&mut self, handle: ConnectionHandle, now: Instant) {
         let Some(connection) = self.all.get_mut(&handle) else { return };
+        if !matches!(connection.phase, Phase::Dialling | Phase::Accepting(_)) {
+            // Given up in the turn in which its handshake was done.
+            return;
+        }
         let Some((peer, addr, link)) = connection.link() else {
             tracing::debug!("TLS did not agree on what it must");
             connection.close(CloseCode::Normal, now);

@@ -188,7 +188,7 @@ impl Driver {
             };
             self.inputs.dial = next_dial(&self.port);
             #[cfg(feature = "discovery")]
-            let found = self.discovery.as_ref().map(|it| it.addrs(&dial.peer)).unwrap_or_default();
+            let found = self.discovery.as_mut().map(|it| it.addrs(&dial.peer)).unwrap_or_default();
             #[cfg(feature = "discovery")]
             let dial = Dial { addrs: [dial.addrs, found].concat(), ..dial };
             self.connections.dial(dial, now, self.options.handshake_timeout, patience);

@@ -151,7 +151,10 @@ impl Sockets {
                             break;
                         }
                     }
-                    _ => cleared = true,
+                    sent => {
+                        self.unsent += u64::from(sent.is_err());
+                        cleared = true;
+                    }
                 }
             }
         }
@@ -238,7 +241,11 @@ impl Socket {
                     // Word of what was taken just now, or something new.
                     Poll::Ready(_) => {}
                 },
-                // An ICMP message about a packet of ours, or nothing that another try would mend.
+                // An ICMP message about a packet of ours to one peer says nothing of the others'.
+                Err(error) if is_about_a_packet(error.kind()) => {
+                    tracing::trace!(%error, addr = %self.addr, "a packet of ours came to nothing");
+                }
+                // Nothing that another try would mend.
                 Err(error) => {
                     tracing::debug!(%error, addr = %self.addr, "receiving failed");
                     self.resting = Some(now + REST);
@@ -248,6 +255,17 @@ impl Socket {
         }
         true
     }
+}
+
+/// Whether an error on receiving tells the fate of a packet that was sent earlier.
+fn is_about_a_packet(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{
+        ConnectionRefused, ConnectionReset, HostUnreachable, Interrupted, NetworkUnreachable, PermissionDenied,
+    };
+    matches!(
+        kind,
+        ConnectionRefused | ConnectionReset | HostUnreachable | Interrupted | NetworkUnreachable | PermissionDenied
+    )
 }
 
 /// Splits a train into its packets.

@@ -42,34 +42,35 @@ macro_rules! over_pairs {
 
 /// Plays scenarios with so many nodes over every pair of adapters, and in the simulator.
 macro_rules! over_stages {
-    ($($test:ident: $nodes:expr),* $(,)?) => {
+    ($($test:ident: $cast:expr),* $(,)?) => {
         $( mod $test {
             use crate::side::Kind::{Iroh, Udp};
+            use crate::stage::Cast::*;
             use crate::stage::{Simulated, Sockets};
 
             #[test]
             fn iroh_iroh() {
-                super::$test(&mut Sockets::new($nodes, Iroh, Iroh));
+                super::$test(&mut Sockets::new($cast, Iroh, Iroh));
             }
 
             #[test]
             fn udp_udp() {
-                super::$test(&mut Sockets::new($nodes, Udp, Udp));
+                super::$test(&mut Sockets::new($cast, Udp, Udp));
             }
 
             #[test]
             fn iroh_udp() {
-                super::$test(&mut Sockets::new($nodes, Iroh, Udp));
+                super::$test(&mut Sockets::new($cast, Iroh, Udp));
             }
 
             #[test]
             fn udp_iroh() {
-                super::$test(&mut Sockets::new($nodes, Udp, Iroh));
+                super::$test(&mut Sockets::new($cast, Udp, Iroh));
             }
 
             #[test]
             fn simulated() {
-                super::$test(&mut Simulated::new($nodes));
+                super::$test(&mut Simulated::new($cast));
             }
         } )*
     };

@@ -16,7 +16,7 @@ pub(crate) const IDLE: u64 = 10_000_000;
 impl World {
     /// Switches a host on.
     pub(crate) fn start(&mut self, member: usize, clean: bool) {
-        let (now, config, seed) = (self.now(), self.setup.config(), self.setup.seed);
+        let (now, config, seed) = (self.now(), self.setup.config_of(member), self.setup.seed);
         self.trace.note(now, member as u64, 10, &[]);
         let host = &mut self.hosts[member];
         host.start(config, seed, now, clean);
@@ -170,6 +170,10 @@ impl World {
                 self.hosts[member].opens.remove(&doc);
                 self.hosts[member].plans.remove(&doc);
             }
+            Event::Closed { peer, code, by_peer } => {
+                self.hosts[member].farewells.insert(peer, (code, by_peer));
+            }
+            Event::Synced { doc, outcome, .. } => self.hosts[member].synced.push((doc, outcome)),
             _ => {}
         }
     }

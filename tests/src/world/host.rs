@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use automerge::transaction::{Transactable, Transaction};
 use automerge::{AutomergeError, ObjType, ROOT, ReadDoc, ScalarValue, Value};
-use peat_proto::{Boot, Config, DocId, Node, Now, PeerId, Time};
+use peat_proto::{Boot, Config, DocId, Node, Now, PeerId, SyncOutcome, Time};
 
 use super::disk::Disk;
 
@@ -52,6 +52,10 @@ pub(crate) struct Host {
     pub(crate) opens: BTreeMap<DocId, u32>,
     /// Documents whose `Opened` came in this drain.
     pub(crate) opened: Vec<DocId>,
+    /// The last code with which a connection with each peer was closed, and whether the peer did it.
+    pub(crate) farewells: BTreeMap<PeerId, (u32, bool)>,
+    /// What requests to compare documents have come to.
+    pub(crate) synced: Vec<(DocId, SyncOutcome)>,
 }
 
 impl Host {
@@ -73,6 +77,8 @@ impl Host {
             plans: BTreeMap::new(),
             opens: BTreeMap::new(),
             opened: Vec::new(),
+            farewells: BTreeMap::new(),
+            synced: Vec::new(),
         }
     }
 

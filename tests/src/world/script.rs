@@ -2,7 +2,7 @@
 
 use automerge::transaction::Transaction;
 use automerge::{Automerge, AutomergeError};
-use peat_proto::{DocId, Input, Listing};
+use peat_proto::{DocId, Input, Listing, SyncId, SyncOutcome, SyncRequest, Which};
 
 use super::World;
 use super::setup::peer;
@@ -68,6 +68,22 @@ impl World {
     pub fn join(&mut self, from: usize, to: usize) {
         self.input(from, Input::Want { peer: peer(to), invitation: None });
         self.pass(MOMENT);
+    }
+
+    /// Compares all documents of two members, as an application asks for it, and says what came of each in so many
+    /// microseconds.
+    pub fn compare(&mut self, member: usize, other: usize, within: u64) -> Vec<(DocId, SyncOutcome)> {
+        let which = Which::Prefix(String::new());
+        let within = std::time::Duration::from_micros(within);
+        self.input(member, Input::SyncNow(SyncRequest { id: SyncId(0), which, peer: Some(peer(other)), within }));
+        self.pass(u64::try_from(within.as_micros()).expect("it came from one") + MOMENT);
+        std::mem::take(&mut self.hosts[member].synced)
+    }
+
+    /// The last code with which a connection between two members was closed, and whether the second did it.
+    #[must_use]
+    pub fn farewell(&self, member: usize, other: usize) -> Option<(u32, bool)> {
+        self.hosts[member].farewells.get(&peer(other)).copied()
     }
 
     /// Breaks every connection of a member, and lets nobody reach it.

@@ -33,6 +33,9 @@ pub struct Setup {
     pub proof: Option<Dialect>,
     /// What every path is like.
     pub profile: Profile,
+    /// By number, of which formation each node is: those of the same secret are of the same. Without any, all members are
+    /// on everybody's list.
+    pub formations: Vec<u8>,
     /// Hostile members, each connected to every honest node.
     pub hostile: Vec<Habit>,
     /// Fielded peers of the legacy wire, each linked with some of the nodes.
@@ -124,6 +127,7 @@ impl Setup {
             legacy: 0,
             proof: None,
             profile: Profile::LAN,
+            formations: Vec::new(),
             hostile: Vec::new(),
             fielded: Vec::new(),
             cache: 64 << 20,
@@ -139,7 +143,19 @@ impl Setup {
         }
     }
 
-    /// The configuration of every honest node.
+    /// The configuration of an honest node.
+    pub(crate) fn config_of(&self, member: usize) -> Config {
+        let mut config = self.config();
+        if let Some(secret) = self.formations.get(member) {
+            let id = FormationId::new(FORMATION).expect("a valid name");
+            let secret = FormationSecret::from_bytes(&[*secret; 32]).expect("it is not empty");
+            config.admission.allow.clear();
+            config.admission.formation = Some(Formation { id, secret });
+        }
+        config
+    }
+
+    /// What is the same for every honest node.
     pub(crate) fn config(&self) -> Config {
         let mut config = Config::default();
         config.policy.set_class("low", Class::Low);

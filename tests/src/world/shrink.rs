@@ -222,7 +222,8 @@ fn profile_in_words(profile: &Profile) -> String {
 }
 
 fn fields(setup: &Setup) -> Vec<(&'static str, String)> {
-    let Setup { seed: _, nodes: _, docs: _, topology, datagram, legacy, proof, profile, hostile, fielded, .. } = setup;
+    let Setup { seed: _, nodes: _, docs: _, topology, datagram, legacy, proof, profile, formations, .. } = setup;
+    let Setup { hostile, fielded, .. } = setup;
     let Setup { cache, frame, window, undurable, inline, job, lazy, disk, skew, stormy, .. } = setup;
     vec![
         ("topology", format!("{topology:?}")),
@@ -230,6 +231,7 @@ fn fields(setup: &Setup) -> Vec<(&'static str, String)> {
         ("legacy", format!("{legacy:?}")),
         ("proof", format!("{proof:?}")),
         ("profile", profile_in_words(profile)),
+        ("formations", format!("vec!{formations:?}")),
         ("hostile", format!("vec!{hostile:?}")),
         ("fielded", format!("vec!{fielded:?}")),
         ("cache", format!("{cache:?}")),

@@ -43,8 +43,9 @@ async fn a_dial_without_address_or_to_a_broken_key_fails(kind: Kind) {
     let dialler = Side::new(kind, 1).await;
     let broken = peat_node::PeerId([2; 32]);
     assert!(EndpointId::from_bytes(broken.as_bytes()).is_err());
-    for whom in [peer(3), broken, dialler.id] {
-        dialler.dial(whom, Vec::new());
+    let (_socket, addr) = silence();
+    for (whom, addrs) in [(peer(3), vec![]), (broken, vec![addr]), (dialler.id, vec![addr])] {
+        dialler.dial(whom, addrs);
         assert!(matches!(dialler.next().await, Seen::DialFailed { peer } if peer == whom));
     }
 }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use automerge::transaction::Transactable;
 use automerge::{ROOT, ReadDoc};
-use peat_node::proto::Stats;
-use peat_node::{DocId, Node};
+use peat_node::proto::{Formation, FormationId, FormationSecret, Stats, Which};
+use peat_node::{DocId, LevelError, Node, Ticket};
 use peat_tests::world::{Profile, Setup, Topology, World};
 use serde_json::{Map, Value};
 
@@ -17,6 +17,15 @@ use crate::side::{Adapter, Kind};
 const LIMIT: Duration = Duration::from_secs(60);
 
 const ANY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
+
+/// Who takes part.
+#[derive(Clone, Copy)]
+pub(crate) enum Cast {
+    /// So many that let each other in.
+    Friends(usize),
+    /// One of each formation, told by its secret; nobody invites.
+    Formations(&'static [u8]),
+}
 
 /// Nodes by number. Node 0 is dialled, and all others dial.
 pub(crate) trait Stage {
@@ -28,6 +37,10 @@ pub(crate) trait Stage {
     /// Names and heads of all documents.
     fn listed(&mut self, node: usize) -> Vec<(String, String)>;
     fn stats(&mut self, node: usize) -> Stats;
+    /// Compares all documents of a node with another's now: a name for what came of each.
+    fn compare(&mut self, node: usize, other: usize) -> Vec<(String, &'static str)>;
+    /// Waits until a node knows that another does not let it in: with which code the other closed.
+    fn await_refusal(&mut self, node: usize, other: usize) -> u32;
     /// A node stays connected with another from here on.
     fn join(&mut self, node: usize, other: usize);
     /// Nobody reaches a node any more.
@@ -60,7 +73,11 @@ pub(crate) fn doc(name: &str) -> DocId {
 }
 
 /// Whole nodes over an adapter each.
-pub(crate) struct Sockets(Vec<Member>);
+pub(crate) struct Sockets {
+    members: Vec<Member>,
+    /// Whether tickets let their bearers in.
+    invites: bool,
+}
 
 struct Member {
     node: Node,
@@ -71,55 +88,87 @@ struct Member {
 }
 
 impl Sockets {
-    pub(crate) fn new(nodes: usize, dialler: Kind, listener: Kind) -> Self {
+    pub(crate) fn new(cast: Cast, dialler: Kind, listener: Kind) -> Self {
         let member = |n: usize| {
-            let node = Node::in_memory(peat_node::Options::default());
+            let mut options = peat_node::Options::default();
+            if let Cast::Formations(secrets) = cast {
+                let id = FormationId::new("field").expect("a valid name");
+                let secret = FormationSecret::from_bytes(&[secrets[n]; 32]).expect("a secret");
+                options.config.admission.formation = Some(Formation { id, secret });
+            }
+            let node = Node::in_memory(options);
             let kind = if n == 0 { listener } else { dialler };
             let adapter = Adapter::spawn(kind, node.attach("test"), vec![ANY.into()]);
             Member { node, kind, addr: adapter.addrs()[0], adapter: Some(adapter) }
         };
-        Self((0..nodes).map(member).collect())
+        let members = (0..cast.count()).map(member).collect();
+        Self { members, invites: matches!(cast, Cast::Friends(_)) }
+    }
+}
+
+impl Cast {
+    fn count(self) -> usize {
+        match self {
+            Self::Friends(nodes) => nodes,
+            Self::Formations(secrets) => secrets.len(),
+        }
     }
 }
 
 impl Stage for Sockets {
     fn put(&mut self, node: usize, name: &str, value: Value) {
-        self.0[node].node.put(&doc(name), value).wait().expect("durable");
+        self.members[node].node.put(&doc(name), value).wait().expect("durable");
     }
 
     fn get(&mut self, node: usize, name: &str) -> Option<Value> {
-        self.0[node].node.get(&doc(name)).wait().expect("readable")
+        self.members[node].node.get(&doc(name)).wait().expect("readable")
     }
 
     fn delete(&mut self, node: usize, name: &str) {
-        self.0[node].node.delete(&doc(name), None).wait().expect("durable");
+        self.members[node].node.delete(&doc(name), None).wait().expect("durable");
     }
 
     fn listed(&mut self, node: usize) -> Vec<(String, String)> {
-        let listed = self.0[node].node.list("").wait().expect("listed");
+        let listed = self.members[node].node.list("").wait().expect("listed");
         listed.into_iter().map(|it| (it.doc.to_string(), format!("{:?}", it.heads))).collect()
     }
 
     fn stats(&mut self, node: usize) -> Stats {
-        self.0[node].node.stats().wait().expect("open")
+        self.members[node].node.stats().wait().expect("open")
+    }
+
+    fn compare(&mut self, node: usize, other: usize) -> Vec<(String, &'static str)> {
+        let other = self.members[other].node.id();
+        let synced = self.members[node].node.sync_now(Which::Prefix(String::new()), Some(&other), LIMIT);
+        let synced = synced.wait().expect("one request at a time");
+        synced.into_iter().map(|it| (it.doc.to_string(), it.outcome.name())).collect()
+    }
+
+    fn await_refusal(&mut self, node: usize, other: usize) -> u32 {
+        let other = self.members[other].node.id();
+        match self.members[node].node.level_with(&other).wait() {
+            Err(LevelError::Refused { code, by_peer: true }) => code,
+            other => panic!("expected a refusal, got {other:?}"),
+        }
     }
 
     fn join(&mut self, node: usize, other: usize) {
-        let ticket = self.0[other].node.ticket();
-        self.0[node].node.join(&ticket);
+        let ticket = self.members[other].node.ticket();
+        let invitation = ticket.invitation.filter(|_| self.invites);
+        self.members[node].node.join(&Ticket { invitation, ..ticket });
     }
 
     fn unplug(&mut self, node: usize) {
-        self.0[node].adapter.take().expect("plugged in").close_blocking();
+        self.members[node].adapter.take().expect("plugged in").close_blocking();
     }
 
     fn plug(&mut self, node: usize) {
-        let member = &mut self.0[node];
+        let member = &mut self.members[node];
         member.adapter = Some(Adapter::spawn(member.kind, member.node.attach("test"), vec![member.addr]));
     }
 
     fn await_value(&mut self, node: usize, name: &str, value: Option<&Value>) {
-        let mut changes = self.0[node].node.subscribe(name);
+        let mut changes = self.members[node].node.subscribe(name);
         let end = Instant::now() + LIMIT;
         while self.get(node, name).as_ref() != value {
             let left = end.saturating_duration_since(Instant::now());
@@ -128,8 +177,8 @@ impl Stage for Sockets {
     }
 
     fn await_level(&mut self, node: usize, other: usize) {
-        let other = self.0[other].node.id();
-        self.0[node].node.level_with(&other).wait().expect("both live");
+        let other = self.members[other].node.id();
+        self.members[node].node.level_with(&other).wait().expect("both live");
     }
 }
 
@@ -139,7 +188,7 @@ impl Drop for Sockets {
             return;
         }
         // Adapters are dropped where they are: each would wait until its peers can have heard of the end.
-        self.0.iter().for_each(|member| member.node.close().wait().expect("closed"));
+        self.members.iter().for_each(|member| member.node.close().wait().expect("closed"));
     }
 }
 
@@ -147,10 +196,14 @@ impl Drop for Sockets {
 pub(crate) struct Simulated(World);
 
 impl Simulated {
-    pub(crate) fn new(nodes: usize) -> Self {
+    pub(crate) fn new(cast: Cast) -> Self {
+        let formations = match cast {
+            Cast::Friends(_) => Vec::new(),
+            Cast::Formations(secrets) => secrets.to_vec(),
+        };
         // A slower cable than loopback is, so that what waits for it can be seen waiting.
         let profile = Profile { rate: 4_000_000, ..Profile::LAN };
-        Self(World::new(Setup { topology: Topology::Apart, profile, ..Setup::quiet(7, nodes, 0) }))
+        Self(World::new(Setup { topology: Topology::Apart, profile, formations, ..Setup::quiet(7, cast.count(), 0) }))
     }
 }
 
@@ -196,6 +249,24 @@ impl Stage for Simulated {
 
     fn stats(&mut self, node: usize) -> Stats {
         self.0.node(node).expect("up").stats()
+    }
+
+    fn compare(&mut self, node: usize, other: usize) -> Vec<(String, &'static str)> {
+        let limit = u64::try_from(LIMIT.as_micros()).expect("a minute");
+        let synced = self.0.compare(node, other, limit);
+        synced.into_iter().map(|(doc, outcome)| (doc.to_string(), outcome.name())).collect()
+    }
+
+    fn await_refusal(&mut self, node: usize, other: usize) -> u32 {
+        let end = self.0.now() + LIMIT;
+        loop {
+            match self.0.farewell(node, other) {
+                Some((code, true)) => return code,
+                Some(other) => panic!("expected a refusal, got {other:?}"),
+                None => assert!(self.0.now() < end, "not refused within a virtual minute"),
+            }
+            self.0.pass(10_000);
+        }
     }
 
     fn join(&mut self, node: usize, other: usize) {
