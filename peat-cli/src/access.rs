@@ -167,10 +167,11 @@ fn begin(node: &Node, request: Request) -> Result<Started, Failure> {
             Box::new(move || policy::change(&node, &collection, &settings).map(|()| Answer::Done))
         }
         Request::Status => {
-            let (node, pending) = (node.clone(), node.stats());
+            let (node, stats, rules) = (node.clone(), node.stats(), node.rules());
             Box::new(move || {
-                let stats = pending.wait().ok_or(peat_node::ReadError::Closed)?;
-                Ok(Answer::Status(Box::new(status::of(&node, &stats))))
+                let stats = stats.wait().ok_or(peat_node::ReadError::Closed)?;
+                let rules = rules.wait().ok_or(peat_node::ReadError::Closed)?;
+                Ok(Answer::Status(Box::new(status::of(&node, &stats, &rules))))
             })
         }
         Request::Ticket => {

@@ -171,6 +171,8 @@ pub(crate) struct Status {
     pub(crate) store_faults: u64,
     pub(crate) quarantined: u64,
     pub(crate) traffic: Traffic,
+    /// How the documents of each collection travel; `*` stands for those that are not named.
+    pub(crate) modes: BTreeMap<String, Modes>,
     /// Every counter and gauge of the node.
     pub(crate) counters: BTreeMap<String, u64>,
     pub(crate) peers: Vec<Peer>,
@@ -183,6 +185,19 @@ pub(crate) struct Traffic {
     pub(crate) frames_received: u64,
     pub(crate) bytes_sent: u64,
     pub(crate) bytes_received: u64,
+    /// Frames sent that carried changes or a snapshot.
+    pub(crate) data_sent: u64,
+}
+
+/// How the documents of a collection travel.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Modes {
+    /// What the policy says.
+    pub(crate) set: String,
+    /// What that comes to with peat-mesh nodes: `full`, or `snapshot` for all else.
+    pub(crate) v0: String,
+    /// What it comes to among Peat nodes: always `full`, so far.
+    pub(crate) v1: String,
 }
 
 /// One connection.
@@ -193,14 +208,21 @@ pub(crate) struct Peer {
     pub(crate) admitted: bool,
     /// `v0` or `v1`.
     pub(crate) wire: String,
+    /// What it was let in by, once it is: `id`, `open`, `invitation` or `formation`; of a peat-mesh node `p`, `m` or `off`.
+    pub(crate) auth: Option<String>,
     pub(crate) level: bool,
     pub(crate) behind: u64,
-    /// Of a peat-mesh node: nothing was heard of it for too long.
-    pub(crate) partitioned: bool,
-    /// Of a peat-mesh node: pushes to it are suspended by the breaker.
-    pub(crate) suspended: bool,
+    /// Of a peat-mesh node: `connected`; `partitioned`, when nothing was heard of it for too long; then `recovering`.
+    pub(crate) partition: Option<String>,
+    /// Of a peat-mesh node, whether documents are pushed to it: `closed`, they are; `open`, not after failures;
+    /// `half_open`, one to try.
+    pub(crate) breaker: Option<String>,
     /// Of a peat-mesh node: documents that were given up for a while.
     pub(crate) parked: u64,
+    /// Bytes handed to the transport that have not left its send buffer.
+    pub(crate) in_flight: u64,
+    /// Bytes that may be in flight.
+    pub(crate) window: u64,
     pub(crate) traffic: Traffic,
 }
 

@@ -3,13 +3,16 @@
 use std::fmt;
 use std::path::Path;
 
-use peat_node::Node;
-use peat_node::proto::{self, Role, Stats};
+use peat_node::proto::policy::Mode;
+use peat_node::proto::wire::v0::Dialect;
+use peat_node::proto::{self, BreakerState, Contact, Credential, Role, Stats, Wire};
+use peat_node::rules::OTHERS;
+use peat_node::{Node, Rules};
 use serde::Serialize;
 use serde_json::json;
 
 use crate::access::{self, unexpected};
-use crate::control::{Answer, Peer, Request, Status, Traffic};
+use crate::control::{Answer, Modes, Peer, Request, Status, Traffic};
 use crate::failure::{Code, Failure};
 use crate::output::Output;
 
@@ -51,19 +54,26 @@ fn read(dir: &Path) -> Result<Status, Failure> {
 }
 
 /// A node's statistics as they cross the control socket. `serving` is for the asker to fill in.
-pub(crate) fn of(node: &Node, stats: &Stats) -> Status {
+pub(crate) fn of(node: &Node, stats: &Stats, rules: &Rules) -> Status {
     let peers = stats.peers.iter().map(|peer| Peer {
         id: peer.peer.to_string(),
         dialled: peer.role == Role::Dialled,
         admitted: peer.admitted,
-        wire: if peer.legacy.is_some() { "v0" } else { "v1" }.to_owned(),
+        wire: match peer.wire {
+            Wire::V0 => "v0".to_owned(),
+            Wire::V1 => "v1".to_owned(),
+        },
+        auth: peer.credential.map(|credential| auth(credential).to_owned()),
         level: peer.level,
         behind: peer.behind,
-        partitioned: peer.legacy.is_some_and(|legacy| legacy.partitioned),
-        suspended: peer.legacy.is_some_and(|legacy| legacy.suspended.is_some()),
+        partition: peer.legacy.map(|legacy| partition(legacy.contact).to_owned()),
+        breaker: peer.legacy.map(|legacy| breaker(legacy.breaker).to_owned()),
         parked: peer.legacy.map_or(0, |legacy| legacy.parked),
+        in_flight: peer.in_flight as u64,
+        window: peer.window as u64,
         traffic: peer.traffic.into(),
     });
+    let rows = std::iter::once((OTHERS, rules.table.otherwise())).chain(rules.table.rows());
     Status {
         id: node.id().to_string(),
         serving: false,
@@ -78,8 +88,47 @@ pub(crate) fn of(node: &Node, stats: &Stats) -> Status {
         store_faults: stats.store_faults,
         quarantined: stats.quarantined,
         traffic: stats.traffic.into(),
+        modes: rows.map(|(name, policy)| (name.to_owned(), modes(policy.mode))).collect(),
         counters: stats.counters().into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
         peers: peers.collect(),
+    }
+}
+
+fn modes(mode: Mode) -> Modes {
+    let set = match mode {
+        Mode::Full => "full".to_owned(),
+        Mode::Latest => "latest".to_owned(),
+        Mode::Windowed(seconds) => format!("windowed:{seconds}"),
+    };
+    let v0 = if mode.is_snapshot() { "snapshot" } else { "full" };
+    Modes { set, v0: v0.to_owned(), v1: "full".to_owned() }
+}
+
+fn auth(credential: Credential) -> &'static str {
+    match credential {
+        Credential::Id => "id",
+        Credential::Open => "open",
+        Credential::Invitation => "invitation",
+        Credential::Formation => "formation",
+        Credential::Dialect(Dialect::P) => "p",
+        Credential::Dialect(Dialect::M) => "m",
+        Credential::Off => "off",
+    }
+}
+
+fn partition(contact: Contact) -> &'static str {
+    match contact {
+        Contact::Connected => "connected",
+        Contact::Partitioned => "partitioned",
+        Contact::Recovering => "recovering",
+    }
+}
+
+fn breaker(state: BreakerState) -> &'static str {
+    match state {
+        BreakerState::Closed => "closed",
+        BreakerState::Open { .. } => "open",
+        BreakerState::HalfOpen => "half_open",
     }
 }
 
@@ -90,6 +139,7 @@ impl From<proto::Traffic> for Traffic {
             frames_received: traffic.frames_received,
             bytes_sent: traffic.bytes_sent,
             bytes_received: traffic.bytes_received,
+            data_sent: traffic.data_sent,
         }
     }
 }
@@ -120,21 +170,33 @@ impl fmt::Display for Report {
                 write!(f, "\ntrouble    {count} {what}")?;
             }
         }
+        if status.peers.iter().any(|peer| peer.wire == "v0") {
+            let pushed = status.modes.iter().filter(|(_, modes)| modes.v0 == "snapshot");
+            let pushed: Vec<&str> = pushed.map(|(name, _)| name.as_str()).collect();
+            write!(f, "\nsnapshot   {}: pushed whole to peat-mesh nodes", pushed.join(" "))?;
+        }
         for peer in &status.peers {
-            let state = match peer {
-                Peer { admitted: false, .. } => "not admitted".to_owned(),
-                Peer { partitioned: true, .. } => "silent for too long".to_owned(),
-                Peer { suspended: true, .. } => "pushes suspended after failures".to_owned(),
-                Peer { level: true, .. } => "level".to_owned(),
-                Peer { wire, parked: 0, .. } if wire == "v0" => "on the peat-mesh wire".to_owned(),
-                Peer { wire, parked, .. } if wire == "v0" => {
-                    format!("on the peat-mesh wire, {parked} documents given up")
-                }
-                Peer { behind, .. } => format!("{behind} documents differ"),
-            };
             let Traffic { bytes_sent, bytes_received, .. } = peer.traffic;
-            write!(f, "\npeer       {}  {state}  {bytes_sent} B sent  {bytes_received} B received", peer.id)?;
+            let (wire, auth) = (&peer.wire, peer.auth.as_deref().unwrap_or("-"));
+            let state = state(peer);
+            write!(f, "\npeer       {}  {wire}  {auth}  {state}  ", peer.id)?;
+            write!(f, "{bytes_sent} B sent  {bytes_received} B received")?;
         }
         Ok(())
+    }
+}
+
+/// The most important thing to say of a peer.
+fn state(peer: &Peer) -> String {
+    match (peer.partition.as_deref(), peer.breaker.as_deref()) {
+        _ if !peer.admitted => "not admitted".to_owned(),
+        (Some("partitioned"), _) => "silent for too long".to_owned(),
+        (Some("recovering"), _) => "heard again after silence".to_owned(),
+        (_, Some("open")) => "pushes suspended after failures".to_owned(),
+        (_, Some("half_open")) => "pushes tried again after failures".to_owned(),
+        _ if peer.parked > 0 => format!("{} documents given up", peer.parked),
+        _ if peer.level => "level".to_owned(),
+        (Some(_), _) => "under way".to_owned(),
+        _ => format!("{} documents differ", peer.behind),
     }
 }

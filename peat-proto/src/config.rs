@@ -45,7 +45,8 @@ pub struct Config {
     pub max_delta: usize,
     /// Largest payload of a snapshot, in bytes. Default 16 MiB.
     pub max_snapshot: usize,
-    /// Largest payload of a batch, in bytes. Default 1 MiB; our own batches stay below a frame of `frame_bytes`.
+    /// Largest payload of a batch, in bytes. Default 16 MiB + 1 KiB: legacy peers put whole documents in them, and one of
+    /// the largest size has room. Our own stay below two frames of `frame_bytes`, unless a single document is larger.
     pub max_batch: usize,
     /// Largest payload of a batch of tombstones, in bytes. Default 16 MiB: 200,000 of 80 B, for legacy peers send all that
     /// they have in one.
@@ -198,7 +199,7 @@ impl Default for Config {
             undurable_budget: 16 << 20,
             max_delta: 16 << 20,
             max_snapshot: 16 << 20,
-            max_batch: 1 << 20,
+            max_batch: (16 << 20) + (1 << 10),
             max_tombstones: 16 << 20,
             frame_bytes: 64 << 10,
             window_min: 8 << 10,

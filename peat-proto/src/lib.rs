@@ -45,6 +45,6 @@ pub use marker::{Marker, Spread, Text};
 pub use node::{Listing, Node, Reason};
 pub use request::{SyncId, SyncOutcome, SyncRequest, Which};
 pub use rng::Rng;
-pub use stats::{LegacyPeer, LegacyStats, PeerStats, Stats, Traffic};
+pub use stats::{BreakerState, Contact, Credential, LegacyPeer, LegacyStats, ModeTraffic, PeerStats, Stats, Traffic};
 pub use sync::reconcile;
 pub use time::{Now, Time};

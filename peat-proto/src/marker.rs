@@ -70,7 +70,7 @@ impl Marker {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Spread {
-    /// To everybody.
+    /// Wherever documents of the collection go.
     Bidirectional = 0,
     /// To parents only.
     Upward = 1,

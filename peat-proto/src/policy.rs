@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::time::Duration;
 
 use crate::DocId;
-use crate::marker::Spread;
+
 mod fielded;
 pub mod kin;
 
@@ -122,18 +122,6 @@ impl Mode {
     #[must_use]
     pub const fn is_snapshot(self) -> bool {
         matches!(self, Self::Latest | Self::Windowed(_))
-    }
-}
-
-impl Direction {
-    /// How far a deletion in a collection of this direction travels, if nothing else is said.
-    #[must_use]
-    pub const fn spread(self) -> Spread {
-        match self {
-            Self::Upward => Spread::Upward,
-            Self::Downward => Spread::Downward,
-            Self::Lateral | Self::Broadcast => Spread::Bidirectional,
-        }
     }
 }
 

@@ -1,8 +1,9 @@
 //! What a node counts and what it holds.
 
 use crate::id::{ConnId, PeerId};
-use crate::io::Role;
+use crate::io::{Role, Wire};
 use crate::time::Time;
+use crate::wire::v0::Dialect;
 
 /// A snapshot of all counters and gauges. Counters only grow in the life of a node.
 #[derive(Debug, Clone, Default)]
@@ -257,10 +258,58 @@ pub struct LegacyStats {
     pub frames_late: u64,
     /// Times that pushes to a peer were suspended.
     pub breaker_opened: u64,
+    /// Pushes that waited because the document had just been pushed.
+    pub deferred_cooldown: u64,
+    /// Times that pushes waited because a second's worth of them had been used up.
+    pub deferred_bucket: u64,
+    /// Acknowledgements of tombstones that came. They say nothing, and are counted among what was skipped.
+    pub acks_received: u64,
+    /// Windowed histories that were refused: nobody sends them. Counted among what was skipped, like the next two.
+    pub windowed_refused: u64,
+    /// Frames of the reserved type that were refused.
+    pub reserved_refused: u64,
+    /// Requests for documents that were refused: their payload was never defined.
+    pub requests_refused: u64,
+    /// What moved of collections that travel with their full history.
+    pub full: ModeTraffic,
+    /// What moved of collections that are pushed as snapshots.
+    pub snapshot: ModeTraffic,
+}
+
+/// Messages about documents of one mode, and their bytes: parts of the totals. Nothing is counted for the frames and
+/// batches that carry them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ModeTraffic {
+    /// Deltas and snapshots that were sent.
+    pub messages_sent: u64,
+    /// Their payloads, in bytes.
+    pub bytes_sent: u64,
+    /// Deltas and snapshots that came, refused ones included.
+    pub messages_received: u64,
+    /// Their payloads, in bytes.
+    pub bytes_received: u64,
+}
+
+impl ModeTraffic {
+    pub(crate) fn sent(&mut self, bytes: usize) {
+        self.messages_sent += 1;
+        self.bytes_sent += bytes as u64;
+    }
+
+    pub(crate) fn received(&mut self, bytes: usize) {
+        self.messages_received += 1;
+        self.bytes_received += bytes as u64;
+    }
 }
 
 impl LegacyStats {
-    fn counters(&self) -> [(&'static str, u64); 23] {
+    /// The traffic of collections that fielded peers push as snapshots, or of the others.
+    pub(crate) fn of_mode(&mut self, snapshots: bool) -> &mut ModeTraffic {
+        if snapshots { &mut self.snapshot } else { &mut self.full }
+    }
+
+    fn counters(&self) -> [(&'static str, u64); 37] {
         let &Self {
             strangers,
             frames_sent,
@@ -285,6 +334,14 @@ impl LegacyStats {
             frames_failed,
             frames_late,
             breaker_opened,
+            deferred_cooldown,
+            deferred_bucket,
+            acks_received,
+            windowed_refused,
+            reserved_refused,
+            requests_refused,
+            full,
+            snapshot,
         } = self;
         [
             ("legacy_strangers", strangers),
@@ -310,6 +367,20 @@ impl LegacyStats {
             ("legacy_frames_failed", frames_failed),
             ("legacy_frames_late", frames_late),
             ("legacy_breaker_opened", breaker_opened),
+            ("legacy_deferred_cooldown", deferred_cooldown),
+            ("legacy_deferred_bucket", deferred_bucket),
+            ("legacy_acks_received", acks_received),
+            ("legacy_windowed_refused", windowed_refused),
+            ("legacy_reserved_refused", reserved_refused),
+            ("legacy_requests_refused", requests_refused),
+            ("legacy_full_messages_sent", full.messages_sent),
+            ("legacy_full_bytes_sent", full.bytes_sent),
+            ("legacy_full_messages_received", full.messages_received),
+            ("legacy_full_bytes_received", full.bytes_received),
+            ("legacy_snapshot_messages_sent", snapshot.messages_sent),
+            ("legacy_snapshot_bytes_sent", snapshot.bytes_sent),
+            ("legacy_snapshot_messages_received", snapshot.messages_received),
+            ("legacy_snapshot_bytes_received", snapshot.bytes_received),
         ]
     }
 }
@@ -318,12 +389,54 @@ impl LegacyStats {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LegacyPeer {
-    /// Whether nothing was heard of it for too long.
-    pub partitioned: bool,
-    /// When the next push is let through, while they are suspended.
-    pub suspended: Option<Time>,
+    /// Whether it is heard of.
+    pub contact: Contact,
+    /// Whether documents are pushed to it.
+    pub breaker: BreakerState,
     /// Documents that were given up for a while.
     pub parked: u64,
+}
+
+/// Whether a legacy peer is heard of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contact {
+    /// It is.
+    Connected,
+    /// Nothing was heard of it for too long, or heartbeats to it failed.
+    Partitioned,
+    /// It gave a sign of life after that; a second one is awaited.
+    Recovering,
+}
+
+/// Whether documents are pushed to a legacy peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BreakerState {
+    /// They are.
+    Closed,
+    /// Too much failed in a row: not until then.
+    Open {
+        /// When one push is let through.
+        until: Time,
+    },
+    /// One at a time, whose fate decides.
+    HalfOpen,
+}
+
+/// What a peer was let in by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Credential {
+    /// Its id, which was given, dialled or remembered.
+    Id,
+    /// Nothing: everybody is let in.
+    Open,
+    /// An invitation out of one of our tickets.
+    Invitation,
+    /// It proved that it is a member of our formation.
+    Formation,
+    /// The same, on the legacy wire.
+    Dialect(Dialect),
+    /// No proof is taken on the legacy wire; the admission let its id in.
+    Off,
 }
 
 /// One connection.
@@ -336,6 +449,10 @@ pub struct PeerStats {
     pub peer: PeerId,
     /// Which side dialled.
     pub role: Role,
+    /// What is spoken.
+    pub wire: Wire,
+    /// What it was let in by, once it is.
+    pub credential: Option<Credential>,
     /// Whether documents flow.
     pub admitted: bool,
     /// Whether both document sets are proven equal.

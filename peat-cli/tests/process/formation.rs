@@ -45,6 +45,16 @@ fn members_of_a_formation_sync_on_the_old_wire_in_both_dialects() {
         let second = serve(b.path(), &borrowed(&args_b));
         eventually(|| peat(b.path(), ["get", "notes:a"]).code == Some(0));
         eventually(|| peat(a.path(), ["get", "tracks:b"]).code == Some(0));
+        let status = peat_json(b.path(), ["status"]).json();
+        let shown = ["wire", "auth", "partition", "breaker"].map(|field| status["peers"][0][field].clone());
+        assert_eq!(json!(shown), json!(["v0", auth, "connected", "closed"]));
+        assert!(status["peers"][0]["window"].as_u64() > Some(0));
+        assert_eq!(status["modes"]["tracks"], json!({"set": "latest", "v0": "snapshot", "v1": "full"}));
+        assert_eq!(status["modes"]["*"], json!({"set": "full", "v0": "full", "v1": "full"}));
+        let counted = |name: &str| status["counters"][name].as_u64();
+        assert!(counted("legacy_full_bytes_received") > Some(0) && counted("legacy_snapshot_bytes_sent") > Some(0));
+        let text = peat(b.path(), ["status"]).ok().to_owned();
+        assert!(text.lines().any(|line| line.starts_with("snapshot ") && line.contains("tracks")), "{text}");
         let compared = peat_json(b.path(), ["sync", "--peer", &first.id]).json();
         assert_eq!(compared["counts"], json!({"equal": 2}));
         // What is deleted on one side goes on the other, softly and with a tombstone.

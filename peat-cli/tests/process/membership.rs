@@ -43,6 +43,9 @@ fn members_of_a_formation_let_each_other_in_without_an_invitation() {
         member(b.path(), "alpha", "QkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkI=\n", Some(&bare(&first.ticket)));
     eventually(|| peat(b.path(), ["get", "notes:a"]).code == Some(0));
     eventually(|| peat(a.path(), ["get", "tracks:b"]).code == Some(0));
+    let status = peat_json(a.path(), ["status"]).json();
+    let shown = ["wire", "auth", "partition", "breaker"].map(|field| status["peers"][0][field].clone());
+    assert_eq!(serde_json::json!(shown), serde_json::json!(["v1", "formation", null, null]));
     peat(b.path(), ["rm", "tracks:b"]).ok();
     eventually(|| peat(a.path(), ["ls", "--deleted"]).text() == "tracks:b");
     second.stop();

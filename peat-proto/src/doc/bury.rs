@@ -7,7 +7,7 @@ use crate::error::DeleteError;
 use crate::heads::Heads;
 use crate::id::{ConnId, DocId, EditId, PeerId};
 use crate::io::{Event, Origin, Refusal};
-use crate::marker::{Marker, Text};
+use crate::marker::{Marker, Spread, Text};
 use crate::policy::Deletion;
 use crate::store::Kind;
 use crate::time::Now;
@@ -56,7 +56,7 @@ impl Docs {
             by,
             at_ms: now.unix_ms,
             reason: reason.and_then(Text::clipped),
-            spread: policy.direction.spread(),
+            spread: Spread::Bidirectional,
         };
         self.next_edit += 1;
         let edit = EditId(self.next_edit);

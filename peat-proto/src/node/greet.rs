@@ -9,6 +9,7 @@ use crate::id::{ConnId, Invitation, PeerId};
 use crate::io::{CloseCode, Event, Link, Output, Role, Wire};
 use crate::peer::connection::{Conn, Phase};
 use crate::peer::window::Window;
+use crate::stats::Credential;
 use crate::wire::v1::{Handshake, HandshakeError, Hello, Secrets};
 
 impl Node {
@@ -119,8 +120,17 @@ impl Node {
         }
         let peer = conn.peer;
         let admission = &self.config.admission;
-        let known = admission.open || admission.allow.contains(&peer) || self.admitted.contains(&peer);
-        if known {
+        let named = admission.allow.contains(&peer) || self.admitted.contains(&peer);
+        let credential = match () {
+            () if proven.formation => Credential::Formation,
+            () if proven.invitation => Credential::Invitation,
+            () if named || self.wanted.contains(&peer) => Credential::Id,
+            () => Credential::Open,
+        };
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.credential = Some(credential);
+        }
+        if admission.open || named {
             return self.serve(id);
         }
         if !proven.formation && !proven.invitation && !self.wanted.contains(&peer) {

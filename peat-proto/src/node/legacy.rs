@@ -7,11 +7,11 @@ use bytes::Bytes;
 
 use super::Node;
 use crate::config::{Auth, Config};
-use crate::id::{Boot, ConnId, PeerId, StreamId};
+use crate::id::{Boot, ConnId, DocId, PeerId, StreamId};
 use crate::io::{CloseCode, Event, Input, Lane, Link, Output, Role};
 use crate::peer::legacy::{Conn, Phase};
 use crate::peer::window::Window;
-use crate::policy::kin::Family;
+use crate::stats::{Credential, ModeTraffic};
 use crate::wire::v0::{AuthError, Caps, Handshake, Step};
 
 mod check;
@@ -58,13 +58,6 @@ impl LegacyPeers {
 
     pub(super) fn of(&self, peer: &PeerId) -> Vec<ConnId> {
         self.conns.values().filter(|conn| conn.peer == *peer).map(|conn| conn.id).collect()
-    }
-
-    /// Takes over another place in the hierarchy.
-    pub(super) fn set_family(&mut self, family: &Family) {
-        for conn in self.conns.values_mut() {
-            conn.kin = family.of(&conn.peer);
-        }
     }
 
     fn nonce(&self, id: ConnId) -> [u8; 32] {
@@ -119,7 +112,11 @@ impl Node {
         };
         let serves = phase.is_none();
         let phase = phase.map_or(Phase::Serving, |handshake| Phase::Proving(Box::new(handshake)));
-        let mut conn = Conn::new(id, peer, link, phase, window, &legacy, now);
+        let credential = match &legacy.auth {
+            Auth::Proof { dialect, .. } => Credential::Dialect(*dialect),
+            Auth::Admission => Credential::Off,
+        };
+        let mut conn = Conn::new(id, peer, link, (phase, credential), window, &legacy, now);
         conn.kin = self.kin(&peer);
         conn.control.extend(opening.map(|opening| (Lane::Dialogue, opening)));
         self.legacy.conns.insert(id, conn);
@@ -258,6 +255,12 @@ impl Node {
         for id in self.legacy.of(peer) {
             self.legacy_close(id, CloseCode::Replaced);
         }
+    }
+
+    /// What is counted of the mode of a document's collection.
+    fn legacy_mode(&mut self, doc: &DocId) -> &mut ModeTraffic {
+        let snapshots = self.docs.policy().of(doc).mode.is_snapshot();
+        self.stats.legacy.of_mode(snapshots)
     }
 
     /// Writes on the sending half of a bidirectional stream.

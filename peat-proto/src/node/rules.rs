@@ -78,16 +78,21 @@ impl Node {
         }
         for conn in self.legacy.conns.values_mut() {
             conn.reclass(|doc| docs.class(doc));
-            conn.begin_push();
+            conn.reconsider(|doc| docs.class(doc));
         }
         self.doubt_all();
     }
 
+    /// Takes another place in the hierarchy. What may flow now and did not before flows.
     pub(super) fn set_family(&mut self, family: Family) {
         for conn in self.conns.values_mut() {
             conn.kin = family.of(&conn.peer);
         }
-        self.legacy.set_family(&family);
+        let docs = &self.docs;
+        for conn in self.legacy.conns.values_mut() {
+            conn.kin = family.of(&conn.peer);
+            conn.reconsider(|doc| docs.class(doc));
+        }
         self.config.family = family;
         self.doubt_all();
     }

@@ -14,7 +14,7 @@ use crate::peer::watch::Watch;
 use crate::peer::window::Window;
 use crate::policy::Class;
 use crate::policy::kin::Kin;
-use crate::stats::{PeerStats, Traffic};
+use crate::stats::{Credential, PeerStats, Traffic};
 use crate::sync::exchange::Exchange;
 use crate::sync::pieces::Transfer;
 use crate::sync::survey::Survey;
@@ -32,6 +32,8 @@ pub(crate) struct Conn {
     /// What the other side is in our hierarchy; `None` where there is none.
     pub(crate) kin: Option<Kin>,
     pub(crate) phase: Phase,
+    /// What the other side was let in by, once it is.
+    pub(crate) credential: Option<Credential>,
     pub(crate) handshake: Handshake,
     /// The other side's boot, once it has said it.
     pub(crate) boot: Option<u64>,
@@ -97,6 +99,7 @@ impl Conn {
             link,
             kin: None,
             phase,
+            credential: None,
             handshake,
             boot: None,
             streams: BTreeMap::new(),
@@ -279,6 +282,8 @@ impl Conn {
             conn: self.id,
             peer: self.peer,
             role: self.link.role,
+            wire: self.link.wire,
+            credential: self.credential.filter(|_| self.is_serving()),
             admitted: self.is_serving(),
             level: self.survey.level,
             behind,

@@ -14,10 +14,10 @@ use crate::peer::watch::Watch;
 use crate::peer::window::Window;
 use crate::policy::Class;
 use crate::policy::kin::Kin;
-use crate::stats::{LegacyPeer, PeerStats, Traffic};
+use crate::stats::{Credential, LegacyPeer, PeerStats, Traffic};
 use crate::sync::legacy::Exchange;
 use crate::time::Time;
-use crate::wire::v0::Handshake;
+use crate::wire::v0::{Entry, Handshake};
 
 mod breaker;
 mod bucket;
@@ -45,6 +45,8 @@ pub(crate) struct Conn {
     /// What the other side is in our hierarchy; `None` where there is none.
     pub(crate) kin: Option<Kin>,
     pub(crate) phase: Phase,
+    /// What the other side is let in by, once it is.
+    pub(crate) credential: Credential,
     /// What waits on lanes of no class.
     pub(crate) control: VecDeque<(Lane, Bytes)>,
     pub(crate) inlets: BTreeMap<StreamId, Inlet>,
@@ -57,7 +59,7 @@ pub(crate) struct Conn {
     pub(crate) assurances: Assurances,
     pub(crate) breaker: Breaker,
     pub(crate) pulse: Pulse,
-    /// Frames that were made and did not fit behind their predecessors; they go when their class is next.
+    /// What was made and did not fit behind its predecessors; it goes when its class is next.
     pub(crate) overhang: BTreeMap<Class, VecDeque<Made>>,
     /// Documents of which the other side has what we have, as far as we can tell.
     pub(crate) equal: Bits,
@@ -76,6 +78,8 @@ pub(crate) struct Conn {
     pub(crate) push: Option<Push>,
     /// Changes that came before those that they build on.
     pub(crate) orphans: Orphans,
+    /// Hops that batches may still travel in which tombstones came that were not passed on yet.
+    pub(crate) buried: BTreeMap<DocId, u8>,
     /// What was said since everything had left, and expects no answer; `None` if that is too much to remember.
     unsure: [Option<BTreeSet<DocId>>; 5],
     /// Something that was said since everything had left did not arrive.
@@ -89,15 +93,14 @@ pub(crate) struct Conn {
     pub(crate) traffic: Traffic,
 }
 
-/// A frame about one document that was made and waits for its turn.
+/// What shares no frame, and waits for its turn.
 #[derive(Debug)]
 pub(crate) struct Made {
-    pub(crate) doc: DocId,
-    pub(crate) frame: Bytes,
+    pub(crate) entry: Entry,
+    /// The hops that it may still travel, if it is passed on for a batch.
+    pub(crate) hops: Option<u8>,
     /// Whether it moves content.
     pub(crate) data: bool,
-    /// Whether it says that the document is deleted.
-    pub(crate) deletes: bool,
 }
 
 /// How far the two sides know each other.
@@ -114,7 +117,7 @@ impl Conn {
         id: ConnId,
         peer: PeerId,
         link: Link,
-        phase: Phase,
+        (phase, credential): (Phase, Credential),
         window: Window,
         limits: &Legacy,
         now: Time,
@@ -125,6 +128,7 @@ impl Conn {
             link,
             kin: None,
             phase,
+            credential,
             control: VecDeque::new(),
             inlets: BTreeMap::new(),
             held: BTreeMap::new(),
@@ -146,6 +150,7 @@ impl Conn {
             cooling: BTreeSet::new(),
             push: None,
             orphans: Orphans::default(),
+            buried: BTreeMap::new(),
             unsure: std::array::from_fn(|_| Some(BTreeSet::new())),
             spoilt: false,
             asked: None,
@@ -165,6 +170,16 @@ impl Conn {
             self.push = Some(Push::default());
             self.level = false;
         }
+    }
+
+    /// Other rules hold: what could not be agreed on under those before is forgotten, and everything is told anew that the
+    /// other side has not been told of.
+    pub(crate) fn reconsider(&mut self, class: impl Fn(&DocId) -> Class) {
+        let parked = self.exchanges.iter().filter(|(_, exchange)| exchange.is_parked());
+        for doc in parked.map(|(doc, _)| doc.clone()).collect::<Vec<_>>() {
+            self.end_exchange(class(&doc), &doc);
+        }
+        self.begin_push();
     }
 
     /// Since when each incomplete frame waits for its rest. Streams that we hold up ourselves do not count.
@@ -205,11 +220,14 @@ impl Conn {
         queues[class.index()].insert(self.next_age, doc.clone());
     }
 
-    /// Has an exchange pushed, at once or when its cooldown is over.
-    pub(crate) fn enqueue_push(&mut self, class: Class, doc: &DocId, slot: u32, now: Time) {
+    /// Has an exchange pushed, at once or when its cooldown is over; true if it must wait.
+    pub(crate) fn enqueue_push(&mut self, class: Class, doc: &DocId, slot: u32, now: Time) -> bool {
         match self.cooldown.until(slot, now) {
-            Some(until) => drop(self.cooling.insert((until, doc.clone()))),
-            None => self.enqueue(class, doc),
+            Some(until) => self.cooling.insert((until, doc.clone())),
+            None => {
+                self.enqueue(class, doc);
+                false
+            }
         }
     }
 
@@ -221,6 +239,16 @@ impl Conn {
             exchange.queued = None;
         }
         Some(doc)
+    }
+
+    /// What of a class was made and goes next.
+    pub(crate) fn next_made(&mut self, class: Class) -> Option<Made> {
+        let waiting = self.overhang.get_mut(&class)?;
+        let made = waiting.pop_front();
+        if waiting.is_empty() {
+            self.overhang.remove(&class);
+        }
+        made
     }
 
     /// Whether pushes may go now.
@@ -250,6 +278,13 @@ impl Conn {
         }
         self.clear_timer(doc);
         self.orphans.remove(doc);
+    }
+
+    /// Leaves the last word to the other side, unless an answer is awaited.
+    pub(crate) fn hush(&mut self, class: Class, doc: &DocId) {
+        if self.exchanges.get(doc).is_some_and(|exchange| !exchange.is_waiting()) {
+            self.end_exchange(class, doc);
+        }
     }
 
     /// Sets when an exchange is looked at again.
@@ -341,6 +376,8 @@ impl Conn {
             conn: self.id,
             peer: self.peer,
             role: self.link.role,
+            wire: self.link.wire,
+            credential: self.is_serving().then_some(self.credential),
             admitted: self.is_serving(),
             level: self.level,
             behind: documents.saturating_sub(self.equal.len()),
@@ -348,8 +385,8 @@ impl Conn {
             in_flight: self.window.in_flight(),
             window: self.window.size(),
             legacy: Some(LegacyPeer {
-                partitioned: self.pulse.is_partitioned(),
-                suspended: self.breaker.until(),
+                contact: self.pulse.contact(),
+                breaker: self.breaker.state(),
                 parked: parked as u64,
             }),
         }

@@ -57,6 +57,8 @@ pub(crate) struct Exchange {
     /// The last question, and our heads as it was asked.
     question: Option<(Question, Heads)>,
     rung: Rung,
+    /// Words in a row that went unanswered.
+    tries: u32,
     /// Our heads when the whole document was last sent by the ladder: the same is not sent twice.
     whole: Option<Heads>,
     /// Both heads when the document was parked.
@@ -169,6 +171,11 @@ impl Exchange {
         self.named.is_empty()
     }
 
+    /// Words in a row that went unanswered.
+    pub(crate) fn tries(&self) -> u32 {
+        self.tries
+    }
+
     pub(crate) fn is_parked(&self) -> bool {
         self.parked.is_some()
     }
@@ -196,7 +203,7 @@ impl Exchange {
         }
         let may_answer = news || theirs == *ours;
         if news {
-            (self.rung, self.parked) = (Rung::Normal, None);
+            self.begin_anew();
         }
         if answers {
             self.stop_waiting();
@@ -225,7 +232,7 @@ impl Exchange {
     /// Takes in that a snapshot arrived, of a document with these heads. It asks for nothing.
     pub(crate) fn heard_snapshot(&mut self, theirs: Heads) {
         if self.theirs.as_ref() != Some(&theirs) {
-            (self.rung, self.parked) = (Rung::Normal, None);
+            self.begin_anew();
             self.stop_waiting();
         }
         self.theirs = Some(theirs);
@@ -233,12 +240,13 @@ impl Exchange {
 
     /// Our heads moved.
     pub(crate) fn moved(&mut self) {
-        (self.rung, self.parked) = (Rung::Normal, None);
+        self.begin_anew();
         (self.initiates, self.changed) = (true, true);
     }
 
     /// What was said went unanswered: up the ladder.
     pub(crate) fn give_up_waiting(&mut self) {
+        self.tries = self.tries.saturating_add(1);
         self.rung = match self.rung {
             rung if self.awaiting == Some(Word::Later) => rung,
             Rung::Normal => Rung::Reset,
@@ -272,6 +280,11 @@ impl Exchange {
     pub(crate) fn unpark(&mut self) {
         (self.rung, self.parked, self.question) = (Rung::Normal, None, None);
         self.initiates = true;
+    }
+
+    /// Something moved: the ladder is climbed from its foot, without patience learnt before.
+    fn begin_anew(&mut self) {
+        (self.rung, self.parked, self.tries) = (Rung::Normal, None, 0);
     }
 
     fn stop_waiting(&mut self) {

@@ -18,7 +18,7 @@ pub use auth::{AuthError, Dialect, Handshake, Step};
 pub use batch::{Batch, BatchBuilder, BatchError, Body, Entry, EntryError, RawEntry};
 pub use bloom::Bloom;
 pub use delta::{Delta, DeltaError, Have, Version};
-pub use frame::{Frame, FrameError, Key, Label, MessageType, Payload, TooLong, encode_frame};
+pub use frame::{Frame, FrameError, Key, Label, MessageType, Payload, TooLong, Unread, encode_frame};
 pub use heartbeat::{Heartbeat, HeartbeatError};
 pub use snapshot::heads_of;
 pub use text::BadText;

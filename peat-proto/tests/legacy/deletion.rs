@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use automerge::ROOT;
+use automerge::transaction::Transactable;
 use peat_proto::config::Auth;
+use peat_proto::policy::Deletion;
 use peat_proto::policy::kin::{Family, Kin};
 use peat_proto::wire::v0::{Batch, BatchBuilder, Body, Entry, Label, MessageType, Tombstone, TombstoneBatchBuilder};
 use peat_proto::{ConnId, Event, Input, Marker, PeerId, Refusal, Role, Spread, Text};
@@ -159,6 +162,100 @@ fn route_2_batches_are_numbered_by_boot_and_what_is_passed_on_has_one_hop_less()
         stage.pass(SECOND);
         stage.sent.clear();
     }
+}
+
+#[test]
+fn route_2_tombstones_and_large_documents_are_passed_on_in_batches_too() {
+    let mut stage = Stage::serving();
+    stage.input(Input::Connected { conn: ConnId(2), peer: PeerId([7; 32]), link: link(Role::Accepted) });
+    stage.put("tracks:dead", "x", 1);
+    stage.pass(SECOND);
+    stage.sent.clear();
+    let mut large = automerge::AutoCommit::new();
+    let noise: Vec<u8> = (0_u32..60_000).flat_map(|n| noise_of(n).to_be_bytes()).collect();
+    large.put(ROOT, "x", automerge::ScalarValue::Bytes(noise)).expect("a put to the root");
+    let large = large.save();
+    assert!(large.len() > 200_000, "it compresses to {} bytes", large.len());
+    let mut batch = BatchBuilder::new(77, 1, 5, 1 << 20);
+    let small = |name| Fielded::default_with(name, 1);
+    for (name, saved) in [("tracks:a", small("tracks:a")), ("tracks:large", large), ("tracks:z", small("tracks:z"))] {
+        assert!(batch.push(&Entry::Document { doc: doc(name), body: Body::Snapshot(saved.into()) }));
+    }
+    assert!(batch.push(&Entry::Tombstone(tombstone("tracks:dead", 5, Spread::Bidirectional))));
+    stage.feed(&batch.frame());
+    let mut passed = BTreeSet::new();
+    for frame in stage.take_frames() {
+        let said = contents(&frame);
+        let news = said.iter().filter(|(kind, ..)| *kind != MessageType::Delta);
+        let news: Vec<String> = news.map(|(kind, name, _)| format!("{kind:?} {name}")).collect();
+        if !news.is_empty() {
+            assert_eq!(frame.kind, MessageType::Batch, "{news:?}");
+            assert_eq!(Batch::decode(frame.payload.clone()).expect("a good batch").ttl, 4);
+        }
+        passed.extend(news);
+    }
+    let all = ["Snapshot tracks:a", "Snapshot tracks:large", "Snapshot tracks:z", "Tombstone "];
+    assert!(passed.iter().eq(all.iter()), "{passed:?}");
+}
+
+/// Bytes that do not compress.
+fn noise_of(n: u32) -> u32 {
+    let mixed = u64::from(n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    ((mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 32) as u32
+}
+
+#[test]
+fn a_tombstone_says_the_direction_that_fielded_peers_give_it_and_goes_where_its_collection_does() {
+    for (collection, kin, says) in [
+        ("nodes", Kin::Parent, Spread::Bidirectional),
+        ("tracks", Kin::Sibling, Spread::Bidirectional),
+        ("cells", Kin::Sibling, Spread::Upward),
+        ("contact_reports", Kin::Sibling, Spread::Upward),
+        ("contact-reports", Kin::Parent, Spread::Upward),
+        ("commands", Kin::Child, Spread::Downward),
+    ] {
+        let mut config = config(Auth::Admission);
+        let mut policy = config.policy.of_collection(collection);
+        policy.deletion = Deletion::Tombstone { retention: SECOND };
+        config.policy.set(collection, policy);
+        config.family = Family { kin: [(PEER, kin)].into(), others: Kin::Other };
+        let mut stage = Stage::serving_with(config);
+        let name = format!("{collection}:1");
+        stage.put(&name, "x", 1);
+        stage.pass(SECOND);
+        stage.take_frames();
+        stage.delete(&name, None);
+        let said: Vec<_> = stage.take_frames().iter().flat_map(contents).collect();
+        let [(MessageType::Tombstone, _, payload)] = said.as_slice() else { panic!("{collection}: {said:?}") };
+        let said = Tombstone::take(&mut payload.clone()).expect("a good tombstone");
+        assert_eq!(said.spread, says, "{collection}");
+        // Read back, it says no more than that.
+        assert_eq!(said.marker().spread, Spread::Bidirectional, "{collection}");
+    }
+    let rare = tombstone("nodes:1", 1, Spread::Downward);
+    assert_eq!(rare.marker().spread, Spread::Downward, "what is unusual is meant");
+}
+
+#[test]
+fn what_may_flow_in_a_new_place_in_the_hierarchy_flows() {
+    let mut config = config(Auth::Admission);
+    config.family = Family { kin: [(PEER, Kin::Sibling)].into(), others: Kin::Other };
+    let mut stage = Stage::serving_with(config);
+    let mut peer = Fielded::default();
+    stage.put("nodes:1", "x", 1);
+    stage.put("nodes:dead", "x", 1);
+    stage.delete("nodes:dead", None);
+    // The peer has another version of one of them: an exchange that comes to nothing.
+    peer.put("nodes:1", "y", 1);
+    stage.feed(&peer.poll("nodes:1").expect("an opening"));
+    stage.pass(600 * SECOND);
+    stage.take_frames();
+    let family = Family { kin: [(PEER, Kin::Parent)].into(), others: Kin::Other };
+    stage.input(Input::Family(family));
+    let crossed = stage.converse(&mut peer, |_| true);
+    assert!(crossed < 20, "{crossed} messages: it has an answer to everything, for its own change is not taken");
+    assert_eq!(peer.get("nodes:1", "x"), Some(1));
+    assert!(peer.markers.contains("nodes:dead"));
 }
 
 #[test]

@@ -148,6 +148,34 @@ fn a_peer_that_never_answers_is_asked_three_times_gets_a_snapshot_and_then_peace
     assert_eq!(stage.node.stats().legacy.parked, 1);
 }
 
+/// The times at which a node says something of a document to a peer that never answers.
+fn said_in_vain(seed: u8, span: Duration) -> Vec<Duration> {
+    let mut stage = Stage::seeded(config(peat_proto::config::Auth::Admission), seed);
+    stage.put("notes:1", "x", 1);
+    stage.connect(CONN, Role::Accepted);
+    let mut said = Vec::new();
+    stage.pass_with(span, |stage| {
+        let now = stage.now.mono.since(peat_proto::Time::ZERO);
+        if !stage.take_frames().is_empty() {
+            said.push(now);
+        }
+    });
+    said
+}
+
+#[test]
+fn what_is_not_answered_is_said_again_ever_more_rarely_and_for_ever() {
+    let said = said_in_vain(1, 3600 * SECOND);
+    let waits: Vec<Duration> = said.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    let within = |wait: Duration, least: u32| (least * SECOND..=least * SECOND * 5 / 4).contains(&wait);
+    assert!(within(waits[0], 5) && within(waits[1], 10), "{waits:?}");
+    // Then it is parked, and tried again with what was learnt.
+    assert!((320 * SECOND..=400 * SECOND).contains(&waits[2]), "{waits:?}");
+    assert!(said.last().is_some_and(|last| *last > 3000 * SECOND), "{said:?}");
+    assert_eq!(said, said_in_vain(1, 3600 * SECOND), "a function of the seed");
+    assert_ne!(said, said_in_vain(2, 3600 * SECOND), "and not the same for everybody");
+}
+
 #[test]
 fn a_parked_document_goes_on_when_either_side_moves() {
     for ours in [true, false] {
@@ -279,6 +307,7 @@ fn flow_6_the_last_of_many_edits_arrives_after_three_messages_at_most() {
         stage.converse(&mut peer, |_| true);
     });
     assert_eq!(peer.get("notes:1", "ours"), Some(49));
+    assert!(stage.node.stats().legacy.deferred_cooldown > 0);
     // Each is acknowledged, and the acknowledgement is answered.
     let data = stage.node.stats().peers[0].traffic.data_sent;
     assert!(data <= 4, "{data} messages with changes, {said} in all");
@@ -295,6 +324,8 @@ fn flow_5_a_thousand_documents_arrive_within_eleven_seconds_each_once() {
     stage.converse_for(&mut peer, 11 * SECOND);
     let missing: Vec<_> = (0..1000).filter(|n| peer.get(&format!("notes:{n:04}"), "x") != Some(*n)).collect();
     assert_eq!(missing, [0_i64; 0]);
+    let waits = stage.node.stats().legacy.deferred_bucket;
+    assert!((9..=100).contains(&waits), "{waits} times, one for each refill at most");
     let sent = stage.node.stats().legacy.deltas_sent;
     assert!(sent <= 3 * 1000, "opening, data and assurance, not {sent} messages");
     assert!(stage.events.iter().any(|event| matches!(event, Event::Level { .. })));

@@ -62,9 +62,13 @@ pub fn link(role: Role) -> Link {
 
 impl Stage {
     pub fn new(config: Config) -> Self {
+        Self::seeded(config, 1)
+    }
+
+    pub fn seeded(config: Config, seed: u8) -> Self {
         let now = Now { mono: Time::ZERO, unix_ms: 1_700_000_000_000 };
         let boot = Boot { store: [1; 16], number: 1 };
-        let node = Node::new(config, NODE, boot, [1; 32], Vec::<Entry>::new(), now);
+        let node = Node::new(config, NODE, boot, [seed; 32], Vec::<Entry>::new(), now);
         Self {
             node,
             now,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use peat_proto::config::{Auth, Legacy};
 use peat_proto::wire::v0::negentropy::item_of;
 use peat_proto::wire::v0::{BatchBuilder, Body, Delta, Entry, Label, MessageType, TombstoneBatch};
-use peat_proto::{CloseCode, Event, Input, Lane, Role, StreamId};
+use peat_proto::{BreakerState, CloseCode, Contact, Credential, Event, Input, Lane, Role, StreamId, Wire};
 
 use crate::SECOND;
 use crate::common::Vector;
@@ -161,14 +161,14 @@ fn live_1_heartbeats_go_every_five_seconds_and_silence_is_told() {
     let told = |stage: &Stage| {
         let lost = stage.events.iter().filter(|event| matches!(event, Event::Partitioned { .. })).count();
         let found = stage.events.iter().filter(|event| matches!(event, Event::Recovered { .. })).count();
-        (lost, found, stage.node.stats().peers[0].legacy.expect("a legacy peer").partitioned)
+        (lost, found, stage.node.stats().peers[0].legacy.expect("a legacy peer").contact)
     };
-    assert_eq!(told(&stage), (1, 0, true));
+    assert_eq!(told(&stage), (1, 0, Contact::Partitioned));
     stage.beat();
-    assert_eq!(told(&stage), (1, 0, true), "one sign is not enough");
+    assert_eq!(told(&stage), (1, 0, Contact::Recovering), "one sign is not enough");
     // Anything else is a sign too.
     stage.feed(&frame(Label::Delta(&doc("notes:1")), &Delta::default().encode()));
-    assert_eq!(told(&stage), (1, 1, false));
+    assert_eq!(told(&stage), (1, 1, Contact::Connected));
     stage.pass_in_silence(61 * SECOND);
     assert_eq!(stage.closed, [(CONN, CloseCode::Normal)], "and then the connection is begun anew");
 }
@@ -213,6 +213,112 @@ fn flow_1_and_flow_3_a_broken_link_suspends_pushes_and_time_alone_resumes_them()
 }
 
 #[test]
+fn a_breaker_is_seen_open_half_open_and_closed_again() {
+    let mut stage = Stage::serving();
+    stage.put("notes:1", "x", 1);
+    let (mut left, mut seen) = (5, Vec::new());
+    stage.pass_with(Duration::from_secs(60), |stage| {
+        while let Some((lane, _)) = stage.sent.pop_front() {
+            if matches!(lane, Lane::Once(_)) && left > 0 {
+                left -= 1;
+                stage.input(Input::Stopped { conn: CONN, lane });
+            }
+        }
+        let state = match stage.node.stats().peers[0].legacy.expect("a legacy peer").breaker {
+            BreakerState::Closed => "closed",
+            BreakerState::Open { .. } => "open",
+            BreakerState::HalfOpen => "half-open",
+        };
+        if seen.last() != Some(&state) {
+            seen.push(state);
+        }
+    });
+    assert_eq!(seen, ["closed", "open", "half-open", "closed"]);
+}
+
+#[test]
+fn what_cannot_be_handed_over_is_tried_again_later_each_time() {
+    let mut stage = Stage::serving();
+    stage.put("notes:1", "x", 1);
+    let (mut failed, mut arrived) = (Vec::new(), None);
+    stage.pass_with(4 * SECOND, |stage| {
+        while let Some((lane, _)) = stage.sent.pop_front() {
+            if matches!(lane, Lane::Once(_)) && failed.len() < 4 {
+                failed.push(stage.now.mono);
+                stage.input(Input::Stopped { conn: CONN, lane });
+            } else if matches!(lane, Lane::Once(_)) {
+                arrived = arrived.or(Some(stage.now.mono));
+            }
+        }
+    });
+    failed.extend(arrived);
+    let waits: Vec<u128> = failed.windows(2).map(|pair| pair[1].since(pair[0]).as_millis()).collect();
+    assert_eq!(waits.len(), 4, "four failures and then it goes");
+    for (wait, least) in waits.iter().zip([100, 200, 400, 800]) {
+        assert!((least..=least * 5 / 4).contains(wait), "{waits:?}");
+    }
+}
+
+#[test]
+fn what_nobody_ever_sends_is_refused_by_its_name_and_harms_nothing() {
+    let mut stage = Stage::serving();
+    for (code, counter) in [
+        (0x02, "legacy_windowed_refused"),
+        (0x03, "legacy_reserved_refused"),
+        (0x06, "legacy_acks_received"),
+        (0x0a, "legacy_requests_refused"),
+        (0x7f, "skipped"),
+    ] {
+        let mut bytes = frame(Label::Delta(&doc("notes:1")), &[1, 2, 3]).to_vec();
+        bytes[2 + "notes:1".len()] = code;
+        let count = |stage: &Stage, name: &str| {
+            let counters = stage.node.stats().counters();
+            counters.into_iter().find(|(counter, _)| *counter == name).expect("it is counted").1
+        };
+        let skipped = count(&stage, "skipped");
+        stage.feed(&bytes);
+        assert_eq!(count(&stage, "skipped"), skipped + 1, "type {code}");
+        assert_eq!(count(&stage, counter), if code == 0x7f { 5 } else { 1 }, "type {code}");
+        let name = format!("notes:after-{code}");
+        stage.feed(&frame(Label::Snapshot(&doc(&name)), &Fielded::default_with(&name, 3)));
+        assert_eq!(stage.get(&name, "x"), Some(3), "type {code}");
+    }
+    assert!(stage.closed.is_empty() && stage.node.stats().documents == 5);
+}
+
+#[test]
+fn a_connection_says_what_it_speaks_and_how_it_was_let_in() {
+    let stage = Stage::serving();
+    let peer = &stage.node.stats().peers[0];
+    assert_eq!((peer.wire, peer.credential), (Wire::V0, Some(Credential::Off)));
+    assert!(peer.window > 0 && peer.in_flight == 0);
+}
+
+#[test]
+fn stat_1_each_mode_counts_its_messages_and_bytes_both_ways() {
+    let mut stage = Stage::serving();
+    let mut peer = Fielded::default();
+    stage.put("tracks:1", "x", 1);
+    stage.put("notes:1", "x", 1);
+    let mut sent = [0; 2];
+    stage.converse(&mut peer, |frame| {
+        for (_, name, payload) in contents(frame) {
+            sent[usize::from(name.starts_with("tracks"))] += payload.len() as u64;
+        }
+        true
+    });
+    let snapshot = Fielded::default_with("tracks:2", 1);
+    let before = stage.node.stats().legacy;
+    stage.feed(&frame(Label::Snapshot(&doc("tracks:2")), &snapshot));
+    let stats = stage.node.stats().legacy;
+    let moved = stats.snapshot.bytes_received - before.snapshot.bytes_received;
+    assert_eq!((moved, stats.full.bytes_received), (snapshot.len() as u64, before.full.bytes_received));
+    assert_eq!([before.full.bytes_sent, before.snapshot.bytes_sent], sent);
+    assert!(before.full.messages_sent > 0 && before.full.messages_received > 0);
+    assert!(sent[0] + sent[1] < stage.node.stats().traffic.bytes_sent, "a part of the total");
+}
+
+#[test]
 fn flow_2_a_poisoned_document_is_no_fault_of_its_peer() {
     let mut stage = Stage::serving();
     for n in 0..100 {
@@ -223,7 +329,7 @@ fn flow_2_a_poisoned_document_is_no_fault_of_its_peer() {
     assert_eq!(stage.names().len(), 99);
     let stats = stage.node.stats();
     assert_eq!((stats.refused, stats.legacy.breaker_opened, stats.closed), (1, 0, 0));
-    assert_eq!(stats.peers[0].legacy.expect("a legacy peer").suspended, None);
+    assert_eq!(stats.peers[0].legacy.expect("a legacy peer").breaker, BreakerState::Closed);
 }
 
 #[test]

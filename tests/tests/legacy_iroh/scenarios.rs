@@ -104,9 +104,7 @@ pub(crate) async fn deletion(subject: &impl Subject, auth: &Auth) {
         kind::TOMBSTONE_BATCH => decode_all(&frame.payload).expect("markers"),
         _ => Vec::new(),
     };
-    // Fielded peers mark it so by the table of collections, Peat by the direction of its policy.
-    let travels = |it: &Tombstone| matches!(it.direction, Direction::Bidirectional | Direction::Up);
-    let is_two = |it: &Tombstone| it.id == "two" && travels(it);
+    let is_two = |it: &Tombstone| it.id == "two" && it.direction == Direction::Bidirectional;
     client.exchange(&mut mine, |mine| mine.frames.iter().flat_map(deleted).any(|it| is_two(&it))).await;
 }
 

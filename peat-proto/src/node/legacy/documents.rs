@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::doc::Buried;
 use crate::doc::history::{Incoming, Payload, Source};
 use crate::heads::Heads;
 use crate::id::{ConnId, DocId};
@@ -13,6 +14,7 @@ use crate::policy::kin::{spreads, takes};
 use crate::policy::{Deletion, Policy};
 use crate::request::SyncOutcome;
 use crate::sync::legacy::{Exchange, Terms};
+use crate::time::Time;
 use crate::wire::v0::{Delta, Tombstone, heads_of};
 
 impl Node {
@@ -45,7 +47,11 @@ impl Node {
         exchange.came = hops.or(exchange.came);
         conn.trim_timer(doc);
         if delta.changes.is_empty() {
-            if may_answer {
+            let taken = takes(policy.writers(), conn.kin);
+            // What is not taken keeps the two unequal, and it has an answer to every word.
+            if !taken && slot.is_some_and(|slot| conn.assurances.are_enough(slot, now)) {
+                conn.hush(class, doc);
+            } else if may_answer {
                 conn.enqueue(class, doc);
             }
             return;
@@ -116,7 +122,10 @@ impl Node {
                 let initiates = exchange.initiates;
                 conn.trim_timer(doc);
                 match docs.get(doc).filter(|_| initiates) {
-                    Some(document) => conn.enqueue_push(class, doc, document.slot, now),
+                    Some(document) => {
+                        let waits = conn.enqueue_push(class, doc, document.slot, now);
+                        self.stats.legacy.deferred_cooldown += u64::from(waits);
+                    }
                     None => conn.enqueue(class, doc),
                 }
             }
@@ -127,25 +136,31 @@ impl Node {
     /// Leaves a document alone that this peer's changes cannot be applied to, until the peer says something new of it.
     fn legacy_turned_away(&mut self, id: ConnId, doc: &DocId, reason: Refusal) {
         let class = self.docs.class(doc);
+        let slot = self.docs.get(doc).map(|document| document.slot);
         let ours = self.docs.get(doc).map(|document| document.offered.clone()).unwrap_or_default();
+        let now = self.now.mono;
+        let (parked, later) = (self.legacy_parked(), self.legacy_jitter(self.config.retry_max));
         let Some(conn) = self.legacy.conns.get_mut(&id) else { return };
         if reason == Refusal::Busy {
             // It is asked for again when there is time.
             if let Some(exchange) = conn.exchanges.get_mut(doc) {
                 exchange.put_off();
-                conn.set_timer(doc, self.now.mono + self.config.retry_max);
+                conn.set_timer(doc, self.now.mono + later);
             }
             return;
         }
         conn.orphans.remove(doc);
         conn.watch.note(doc, SyncOutcome::Refused(reason));
+        // It answers every word with what is not taken, as long as there are words.
+        let enough = slot.is_some_and(|slot| conn.assurances.are_enough(slot, now));
         match conn.exchanges.get_mut(doc) {
+            Some(_) if reason == Refusal::NotAllowed && enough => conn.hush(class, doc),
             // A peer that does not know of the deletion is told, and one that may not write hears what there is.
             Some(_) if matches!(reason, Refusal::Deleted | Refusal::NotAllowed) => conn.enqueue(class, doc),
             Some(exchange) => {
                 exchange.give_up(&ours);
                 conn.watch.end(doc);
-                conn.set_timer(doc, self.now.mono + super::tick::PARKED);
+                conn.set_timer(doc, self.now.mono + parked);
             }
             None => {}
         }
@@ -154,7 +169,7 @@ impl Node {
     }
 
     /// The other side says that a document was deleted.
-    pub(super) fn legacy_tombstone(&mut self, id: ConnId, tombstone: &Tombstone) {
+    pub(super) fn legacy_tombstone(&mut self, id: ConnId, tombstone: &Tombstone, hops: Option<u8>) {
         self.stats.legacy.tombstones_received += 1;
         let Ok(doc) = tombstone.doc() else {
             self.stats.refused += 1;
@@ -167,8 +182,14 @@ impl Node {
             return self.legacy_refused(id, &doc, Refusal::NotAllowed);
         }
         let marker = tombstone.marker();
-        if let Err(reason) = self.docs.bury(&doc, marker, id, peer) {
-            return self.legacy_refused(id, &doc, reason);
+        match self.docs.bury(&doc, marker, id, peer) {
+            Ok(Buried::Laid) => {
+                if let (Some(hops), Some(conn)) = (hops, self.legacy.conns.get_mut(&id)) {
+                    conn.buried.insert(doc.clone(), hops);
+                }
+            }
+            Ok(Buried::Known) => {}
+            Err(reason) => return self.legacy_refused(id, &doc, reason),
         }
         // It knows of the deletion, whichever marker stands.
         let slot = self.docs.get(&doc).map(|document| document.slot);
@@ -183,7 +204,11 @@ impl Node {
         let policy = self.docs.policy().of(doc);
         let Some(document) = self.docs.get(doc) else { return };
         let (slot, marker) = (document.slot, document.marker().cloned());
-        let hops = sources.iter().filter_map(|id| self.legacy.conns.get(id)?.exchanges.get(doc)?.came).min();
+        let came = sources.iter().filter_map(|id| {
+            let conn = self.legacy.conns.get_mut(id)?;
+            conn.buried.remove(doc).or_else(|| conn.exchanges.get(doc)?.came)
+        });
+        let hops = came.min();
         let (most, now) = (self.config.max_exchanges, self.now.mono);
         let docs = &self.docs;
         for conn in self.legacy.conns.values_mut().filter(|conn| conn.is_serving()) {
@@ -214,13 +239,14 @@ impl Node {
             if marker.is_some() {
                 conn.enqueue(policy.class, doc);
             } else {
-                conn.enqueue_push(policy.class, doc, slot, now);
+                let waits = conn.enqueue_push(policy.class, doc, slot, now);
+                self.stats.legacy.deferred_cooldown += u64::from(waits);
             }
         }
     }
 
-    /// Pushes a document to one peer once more, whatever it is believed to have.
-    pub(super) fn legacy_push_again(&mut self, id: ConnId, doc: &DocId) {
+    /// Pushes a document to one peer once more at that time, whatever it is believed to have.
+    pub(super) fn legacy_push_again(&mut self, id: ConnId, doc: &DocId, at: Time) {
         let policy = self.docs.policy().of(doc);
         let most = self.config.max_exchanges;
         let Some(document) = self.docs.get(doc) else { return };
@@ -234,7 +260,7 @@ impl Node {
         if let Some(exchange) = conn.exchange(doc, |doc| docs.class(doc), most, Exchange::unknown) {
             exchange.say_again();
             conn.trim_timer(doc);
-            conn.enqueue(policy.class, doc);
+            conn.cooling.insert((at, doc.clone()));
         }
     }
 
@@ -249,7 +275,7 @@ impl Node {
     /// What an exchange waited for cannot be had now.
     pub(in crate::node) fn legacy_denied(&mut self, id: ConnId, doc: &DocId) {
         let ours = self.docs.get(doc).map(|document| document.offered.clone()).unwrap_or_default();
-        let later = self.now.mono + super::tick::PARKED;
+        let later = self.now.mono + self.legacy_parked();
         if let Some(conn) = self.legacy.conns.get_mut(&id)
             && let Some(exchange) = conn.exchanges.get_mut(doc)
         {

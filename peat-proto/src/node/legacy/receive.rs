@@ -12,10 +12,16 @@ use crate::peer::legacy::Phase;
 use crate::policy::Class;
 use crate::store::Record;
 use crate::wire::v0::negentropy::{Responder, answer_frame, date_of, item_of};
-use crate::wire::v0::{Batch, Body, Delta, Entry, Frame, Heartbeat, Incoming, MessageType, Tombstone, TombstoneBatch};
+use crate::wire::v0::{
+    Batch, Body, Delta, Entry, Frame, Heartbeat, Incoming, MessageType, Tombstone, TombstoneBatch, Unread,
+};
 
 /// Time between two questions about the whole set of documents, each of which costs up to 10 ms.
 const BETWEEN_QUESTIONS: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Wait before something is said again that could not be handed over; twice as long for each failure in a row. As legacy
+/// peers mean to.
+const AFTER_FAILURE: std::time::Duration = std::time::Duration::from_millis(100);
 
 impl Node {
     pub(in crate::node) fn legacy_received(&mut self, id: ConnId, stream: StreamId, bytes: Bytes, fin: bool) {
@@ -146,7 +152,7 @@ impl Node {
             self.legacy_count(id, stream);
             match incoming {
                 Ok(None) => return ControlFlow::Continue(()),
-                Ok(Some(Incoming::Skipped { .. })) => self.stats.skipped += 1,
+                Ok(Some(Incoming::Skipped { code, bytes })) => self.legacy_skipped(id, code, bytes),
                 Ok(Some(Incoming::Frame(frame))) => {
                     if let Some(conn) = self.legacy.conns.get_mut(&id) {
                         conn.traffic.frames_received += 1;
@@ -218,6 +224,21 @@ impl Node {
         self.legacy_forget(id, stream);
     }
 
+    /// A frame that is not read passed by. Types that legacy peers have a name for are told apart.
+    fn legacy_skipped(&mut self, id: ConnId, code: u8, bytes: u64) {
+        self.stats.skipped += 1;
+        let stats = &mut self.stats.legacy;
+        match Unread::from_code(code) {
+            Unread::Ack => stats.acks_received += 1,
+            Unread::Windowed => stats.windowed_refused += 1,
+            Unread::Reserved => stats.reserved_refused += 1,
+            Unread::Request => stats.requests_refused += 1,
+            Unread::Unknown => {}
+        }
+        let kind = Unread::from_code(code);
+        tracing::debug!(?id, ?kind, code, bytes, "a frame of a legacy peer is not taken");
+    }
+
     fn legacy_frame(&mut self, id: ConnId, stream: StreamId, frame: Frame) {
         match frame.kind {
             MessageType::Delta => match frame.doc() {
@@ -234,7 +255,7 @@ impl Node {
                 match Tombstone::take(&mut payload) {
                     Ok(tombstone) => {
                         self.stats.trailing += u64::from(!payload.is_empty());
-                        self.legacy_tombstone(id, &tombstone);
+                        self.legacy_tombstone(id, &tombstone, None);
                     }
                     Err(_) => self.stats.refused += 1,
                 }
@@ -260,7 +281,7 @@ impl Node {
                 Ok(Entry::Document { doc, body: Body::Snapshot(payload) }) => {
                     self.legacy_snapshot(id, &doc, payload, hops);
                 }
-                Ok(Entry::Tombstone(tombstone)) => self.legacy_tombstone(id, &tombstone),
+                Ok(Entry::Tombstone(tombstone)) => self.legacy_tombstone(id, &tombstone, hops),
                 Err(_) => self.stats.entries_skipped += 1,
             }
         }
@@ -274,7 +295,7 @@ impl Node {
         self.stats.trailing += u64::from(batch.trailing > 0);
         for tombstone in batch.elements() {
             match tombstone {
-                Ok(tombstone) => self.legacy_tombstone(id, &tombstone),
+                Ok(tombstone) => self.legacy_tombstone(id, &tombstone, None),
                 Err(_) => self.stats.entries_skipped += 1,
             }
         }
@@ -282,6 +303,7 @@ impl Node {
 
     fn legacy_delta(&mut self, id: ConnId, doc: &DocId, payload: Bytes, hops: Option<u8>) {
         self.stats.legacy.deltas_received += 1;
+        self.legacy_mode(doc).received(payload.len());
         match Delta::decode(payload) {
             Ok(delta) if delta.heads.len().max(delta.need.len()) > Record::MAX_HEADS => {
                 self.legacy_refused(id, doc, Refusal::TooManyHeads);
@@ -293,6 +315,7 @@ impl Node {
 
     fn legacy_snapshot(&mut self, id: ConnId, doc: &DocId, payload: Bytes, hops: Option<u8>) {
         self.stats.legacy.snapshots_received += 1;
+        self.legacy_mode(doc).received(payload.len());
         if payload.is_empty() {
             // Loads as an empty document, which is no document.
             return self.legacy_refused(id, doc, Refusal::Invalid);
@@ -380,8 +403,11 @@ impl Node {
         }
     }
 
-    /// Says everything of a class again that may not have arrived.
+    /// Says everything of a class again that may not have arrived, in a while: the longer, the more fails.
     fn legacy_say_again(&mut self, id: ConnId, class: Class) {
+        let failures = self.legacy.conns.get(&id).map_or(0, |conn| conn.breaker.failures());
+        let wait = AFTER_FAILURE.saturating_mul(1 << failures.saturating_sub(1).min(16));
+        let at = self.now.mono + self.legacy_jitter(wait);
         let Some(conn) = self.legacy.conns.get_mut(&id) else { return };
         let waiting =
             conn.exchanges.iter().filter(|(doc, exchange)| exchange.is_waiting() && self.docs.class(doc) == class);
@@ -391,14 +417,14 @@ impl Node {
                 exchange.say_again();
             }
             conn.trim_timer(&doc);
-            conn.enqueue(class, &doc);
+            conn.cooling.insert((at, doc));
         }
         match conn.take_unsure(class) {
-            Some(docs) => docs.iter().for_each(|doc| self.legacy_push_again(id, doc)),
+            Some(docs) => docs.iter().for_each(|doc| self.legacy_push_again(id, doc, at)),
             // Too much to know of each: the whole class once more.
             None => {
                 let docs: Vec<DocId> = self.docs.after(class, None).map(|(doc, _)| doc.clone()).collect();
-                docs.iter().for_each(|doc| self.legacy_push_again(id, doc));
+                docs.iter().for_each(|doc| self.legacy_push_again(id, doc, at));
             }
         }
     }

@@ -31,6 +31,12 @@ struct Filling {
     hops: Option<u8>,
 }
 
+impl Filling {
+    fn of(Made { entry, hops, data }: Made) -> Self {
+        Self { bytes: entry.encoded_len(), entries: vec![entry], data, hops }
+    }
+}
+
 impl Node {
     /// The next frame that has credit, if any: connections in turn, within one the most important class whose share is
     /// not used up.
@@ -72,6 +78,9 @@ impl Node {
             let ahead = self.legacy_ahead();
             let conn = self.legacy.conns.get_mut(&id)?;
             conn.bucket.refill(now);
+            if conn.has_pushes() && conn.bucket.misses() {
+                self.stats.legacy.deferred_bucket += 1;
+            }
             let class = conn.deficits.pick(|class| conn.has_work(class, ahead))?;
             if let Some((frame, data)) = self.legacy_class_frame(id, class) {
                 let conn = self.legacy.conns.get_mut(&id)?;
@@ -85,17 +94,12 @@ impl Node {
     /// One frame of one class: answers, then what is said of our own accord, then the push of everything.
     fn legacy_class_frame(&mut self, id: ConnId, class: Class) -> Option<(Bytes, bool)> {
         let conn = self.legacy.conns.get_mut(&id)?;
-        while let Some(frames) = conn.overhang.get_mut(&class) {
-            let made = frames.pop_front();
-            if frames.is_empty() {
-                conn.overhang.remove(&class);
+        while let Some(made) = conn.next_made(class) {
+            match &made.entry {
+                // It has been deleted since, and is not said to be alive.
+                Entry::Document { doc, .. } if self.docs.is_marked(doc) => conn.enqueue(class, doc),
+                Entry::Document { .. } | Entry::Tombstone(_) => return self.legacy_pack(Filling::of(made)),
             }
-            let Made { doc, frame, data, deletes } = made?;
-            if deletes || !self.docs.is_marked(&doc) {
-                return Some((frame, data));
-            }
-            // It has been deleted since, and is not said to be alive.
-            conn.enqueue(class, &doc);
         }
         let target = conn.window.frame_bytes(self.config.frame_bytes);
         let mut filling = Filling::default();
@@ -106,13 +110,14 @@ impl Node {
                     break;
                 }
                 let Some(doc) = conn.dequeue(class, pushes) else { break };
+                let hops = conn.exchanges.get(&doc).and_then(|exchange| exchange.hops);
                 let Some(message) = self.legacy_speak(id, class, &doc) else { continue };
                 if pushes {
                     let conn = self.legacy.conns.get_mut(&id)?;
                     conn.bucket.take();
                     conn.breaker.pushed();
                 }
-                self.legacy_fill(id, class, &doc, message, target, &mut filling);
+                self.legacy_fill((id, class), &doc, message, hops, target, &mut filling);
             }
         }
         if filling.bytes == 0 {
@@ -127,62 +132,55 @@ impl Node {
     /// Puts a message into the frame under way, or into one of its own that goes next.
     fn legacy_fill(
         &mut self,
-        id: ConnId,
-        class: Class,
+        (id, class): (ConnId, Class),
         doc: &DocId,
         message: Message,
+        hops: Option<u8>,
         target: usize,
         filling: &mut Filling,
     ) {
-        let hops = self.legacy.conns.get(&id).and_then(|conn| conn.exchanges.get(doc)?.hops);
-        let body = match message {
-            // Only what comes alone is passed on by legacy peers.
-            Message::Tombstone(marker) => {
-                let frame = Tombstone::of(doc, &marker).frame();
-                self.stats.legacy.tombstones_sent += 1;
-                if let Some(conn) = self.legacy.conns.get_mut(&id) {
-                    conn.overhang.entry(class).or_default().push_back(Made {
-                        doc: doc.clone(),
-                        frame,
-                        data: false,
-                        deletes: true,
-                    });
-                }
-                return;
-            }
-            Message::Snapshot(saved) => {
-                self.stats.legacy.snapshots_sent += 1;
-                Body::Snapshot(saved)
-            }
+        let (entry, data) = match message {
+            Message::Tombstone(marker) => (Entry::Tombstone(Tombstone::of(doc, &marker)), false),
+            Message::Snapshot(saved) => (Entry::Document { doc: doc.clone(), body: Body::Snapshot(saved) }, true),
             Message::Delta(delta) => {
-                self.stats.legacy.deltas_sent += 1;
-                filling.data |= !delta.changes.is_empty();
-                Body::Delta(delta.encode())
+                let body = Body::Delta(delta.encode());
+                (Entry::Document { doc: doc.clone(), body }, !delta.changes.is_empty())
             }
         };
-        filling.data |= matches!(body, Body::Snapshot(_));
-        let entry = Entry::Document { doc: doc.clone(), body };
+        // Of tombstones, legacy peers pass on only what comes alone.
+        let alone = matches!(entry, Entry::Tombstone(_)) && hops.is_none();
         let len = entry.encoded_len();
-        if len > target && !filling.entries.is_empty() {
-            // Too large to share a frame: it goes next.
-            if let (Ok(frame), Some(conn)) = (entry.frame(), self.legacy.conns.get_mut(&id)) {
-                conn.overhang.entry(class).or_default().push_back(Made {
-                    doc: doc.clone(),
-                    frame,
-                    data: true,
-                    deletes: false,
-                });
+        if alone || (len > target && !filling.entries.is_empty()) {
+            // It shares no frame: it goes next.
+            if let Some(conn) = self.legacy.conns.get_mut(&id) {
+                conn.overhang.entry(class).or_default().push_back(Made { entry, hops, data });
             }
             return;
         }
+        filling.data |= data;
         filling.bytes += len;
         filling.hops = filling.hops.into_iter().chain(hops).min();
         filling.entries.push(entry);
     }
 
-    /// One document goes alone; several, and what is passed on for a batch, go in a batch.
+    /// One document goes alone; several, and what is passed on for a batch, go in a batch. What no batch has room for goes
+    /// alone all the same.
     fn legacy_pack(&mut self, filling: Filling) -> Option<(Bytes, bool)> {
-        match (filling.entries.as_slice(), filling.hops) {
+        for entry in &filling.entries {
+            match entry {
+                Entry::Document { doc, body: Body::Delta(payload) } => {
+                    self.stats.legacy.deltas_sent += 1;
+                    self.legacy_mode(doc).sent(payload.len());
+                }
+                Entry::Document { doc, body: Body::Snapshot(payload) } => {
+                    self.stats.legacy.snapshots_sent += 1;
+                    self.legacy_mode(doc).sent(payload.len());
+                }
+                Entry::Tombstone(_) => self.stats.legacy.tombstones_sent += 1,
+            }
+        }
+        let fits = Batch::HEADER + filling.bytes <= self.config.max_batch;
+        match (filling.entries.as_slice(), filling.hops.filter(|_| fits)) {
             ([], _) => None,
             ([entry], None) => Some((entry.frame().ok()?, filling.data)),
             (entries, hops) => {
@@ -201,6 +199,8 @@ impl Node {
     /// What one exchange says now, if anything.
     fn legacy_speak(&mut self, id: ConnId, class: Class, doc: &DocId) -> Option<Message> {
         let terms = self.legacy_terms(id, doc);
+        let wait = self.legacy_wait(id, doc);
+        let parked = self.legacy_parked();
         let cooldown = self.config.legacy.as_ref().map(|legacy| legacy.cooldown).unwrap_or_default();
         let slot = self.docs.get(doc).map(|document| document.slot);
         let conn = self.legacy.conns.get_mut(&id)?;
@@ -229,7 +229,7 @@ impl Node {
                 Some(message)
             }
             Step::Say { message, more } => {
-                let deadline = self.now.mono + self.legacy_patience(id);
+                let deadline = self.now.mono + wait;
                 let conn = self.legacy.conns.get_mut(&id)?;
                 conn.set_timer(doc, deadline);
                 if more {
@@ -242,7 +242,7 @@ impl Node {
             Step::Park => {
                 self.stats.legacy.parked += 1;
                 conn.watch.end(doc);
-                conn.set_timer(doc, self.now.mono + super::tick::PARKED);
+                conn.set_timer(doc, self.now.mono + parked);
                 None
             }
             Step::NeedContent => {

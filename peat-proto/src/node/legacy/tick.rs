@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::id::{ConnId, StreamId};
+use crate::id::{ConnId, DocId, StreamId};
 use crate::io::{CloseCode, Event, Lane, Role};
 use crate::node::{Node, Reason, earlier};
 use crate::peer::legacy::{Conn, Phase, Turn};
@@ -10,7 +10,7 @@ use crate::time::Time;
 use crate::wire::v0::Heartbeat;
 
 /// Time after which a document that was given up is tried again.
-pub(super) const PARKED: Duration = Duration::from_secs(300);
+const PARKED: Duration = Duration::from_secs(300);
 
 /// Bytes of heartbeats that may be in flight beyond the window.
 const CONTROL_BYTES: usize = 1 << 10;
@@ -123,8 +123,28 @@ impl Node {
         }
     }
 
-    /// How long a word waits for its answer.
-    pub(super) fn legacy_patience(&self, id: ConnId) -> Duration {
+    /// How long the next word about a document waits for its answer: twice as long after each that got none.
+    pub(super) fn legacy_wait(&mut self, id: ConnId, doc: &DocId) -> Duration {
+        let patience = self.legacy_patience(id);
+        let tries = self.legacy.conns.get(&id).and_then(|conn| Some(conn.exchanges.get(doc)?.tries()));
+        let longest = self.config.retry_max.max(patience);
+        let wait = patience.saturating_mul(1 << tries.unwrap_or_default().min(16)).min(longest);
+        self.legacy_jitter(wait)
+    }
+
+    /// How long a document that was given up is left alone.
+    pub(super) fn legacy_parked(&mut self) -> Duration {
+        self.legacy_jitter(PARKED)
+    }
+
+    /// Up to a quarter more, so that what failed together is not tried again together.
+    pub(super) fn legacy_jitter(&mut self, wait: Duration) -> Duration {
+        let quarter = u64::try_from(wait.as_micros() / 4).unwrap_or(u64::MAX);
+        wait + Duration::from_micros(self.rng.below(quarter))
+    }
+
+    /// How long a word waits for its first answer.
+    fn legacy_patience(&self, id: ConnId) -> Duration {
         let rtt = self.legacy.conns.get(&id).map(|conn| conn.window.rtt()).unwrap_or_default();
         // A legacy peer answers the entries of a batch one after the other, each when the answer before has left.
         self.config.retry_min.saturating_mul(5).max(rtt.saturating_mul(8))

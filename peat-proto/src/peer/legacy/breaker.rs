@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::stats::BreakerState;
 use crate::time::Time;
 
 /// Circuit breaker (Nygard, Release It!, 2007). Opens when frames to a peer fail in a row, and lets one through from time
@@ -73,6 +74,23 @@ impl Breaker {
     pub(crate) fn pushed(&mut self) {
         if let Self::HalfOpen { probing, .. } = self {
             *probing = true;
+        }
+    }
+
+    /// Failures in a row.
+    pub(crate) fn failures(&self) -> u32 {
+        match self {
+            Self::Closed { failures, .. } => *failures,
+            Self::Open { .. } | Self::HalfOpen { .. } => FAILURES,
+        }
+    }
+
+    /// As it is shown.
+    pub(crate) fn state(&self) -> BreakerState {
+        match self {
+            Self::Closed { .. } => BreakerState::Closed,
+            Self::Open { until } => BreakerState::Open { until: *until },
+            Self::HalfOpen { .. } => BreakerState::HalfOpen,
         }
     }
 

@@ -11,6 +11,8 @@ pub(crate) struct Bucket {
     tokens: u32,
     size: u32,
     filled: Time,
+    /// Somebody found it empty since it was last filled.
+    missed: bool,
 }
 
 impl Bucket {
@@ -20,7 +22,7 @@ impl Bucket {
     /// A full bucket of `size` tokens, at least one, which takes a second to fill.
     pub(crate) fn new(size: u32, now: Time) -> Self {
         let size = size.max(1);
-        Self { tokens: size, size, filled: now }
+        Self { tokens: size, size, filled: now, missed: false }
     }
 
     pub(crate) fn refill(&mut self, now: Time) {
@@ -28,6 +30,7 @@ impl Bucket {
         let steps = u32::try_from(steps).unwrap_or(u32::MAX);
         self.tokens = self.tokens.saturating_add(steps.saturating_mul(self.size.div_ceil(10))).min(self.size);
         self.filled += Self::STEP.saturating_mul(steps);
+        self.missed &= self.tokens == 0;
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -36,6 +39,11 @@ impl Bucket {
 
     pub(crate) fn take(&mut self) {
         self.tokens = self.tokens.saturating_sub(1);
+    }
+
+    /// Somebody wants a token. True if there is none, and nobody found that out since the last refill.
+    pub(crate) fn misses(&mut self) -> bool {
+        self.tokens == 0 && !std::mem::replace(&mut self.missed, true)
     }
 
     /// When there are more tokens.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::stats::Contact;
 use crate::time::Time;
 
 /// Heartbeats, and whether the peer is still there. The numbers are those of legacy peers.
@@ -118,8 +119,13 @@ impl Pulse {
         silence.map_or(last, |silence| silence.min(last))
     }
 
-    pub(crate) fn is_partitioned(&self) -> bool {
-        self.state != State::Up
+    /// As it is shown.
+    pub(crate) fn contact(&self) -> Contact {
+        match self.state {
+            State::Up => Contact::Connected,
+            State::Partitioned => Contact::Partitioned,
+            State::Recovering(_) => Contact::Recovering,
+        }
     }
 }
 
@@ -141,11 +147,11 @@ mod tests {
         assert_eq!(pulse.heard(at(1), false), None);
         assert_eq!(pulse.tick(at(15)), None);
         assert_eq!((pulse.tick(at(16)), pulse.tick(at(17))), (Some(Turn::Lost), None));
-        assert!(pulse.is_partitioned());
+        assert_eq!(pulse.contact(), Contact::Partitioned);
         assert_eq!(pulse.heard(at(20), true), None);
-        assert!(pulse.is_partitioned());
+        assert_eq!(pulse.contact(), Contact::Recovering);
         assert_eq!(pulse.heard(at(21), false), Some(Turn::Found));
-        assert!(!pulse.is_partitioned());
+        assert_eq!(pulse.contact(), Contact::Connected);
     }
 
     #[test]

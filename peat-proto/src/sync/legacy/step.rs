@@ -112,7 +112,8 @@ impl Exchange {
             return match (behind, self.is_waiting()) {
                 (_, true) => Step::Wait,
                 (true, false) => self.ask_for(ours, doc, &held, unknown),
-                (false, false) if !terms.sends => Step::Settled,
+                // What is not sent does not count as equal: it may be sent one day.
+                (false, false) if !terms.sends => Step::Hopeless,
                 // They have, or will have, all of ours, and named heads that lie behind them.
                 (false, false) => self.ask(ours, Question::Opening, opening(ours), Vec::new()),
             };

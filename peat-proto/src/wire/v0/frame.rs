@@ -52,6 +52,35 @@ impl MessageType {
     }
 }
 
+/// What a frame is that is not read, by the number of its type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unread {
+    /// 0x02, a windowed history. Nobody sends it.
+    Windowed,
+    /// 0x03, reserved. Nobody sends it.
+    Reserved,
+    /// 0x06, that tombstones arrived. Its payload is not defined, and it says nothing that is relied on.
+    Ack,
+    /// 0x0a, for the documents that reconciliation showed to be missing. Its payload was never defined.
+    Request,
+    /// Any other.
+    Unknown,
+}
+
+impl Unread {
+    /// The type of this number.
+    #[must_use]
+    pub const fn from_code(code: u8) -> Self {
+        match code {
+            0x02 => Self::Windowed,
+            0x03 => Self::Reserved,
+            0x06 => Self::Ack,
+            0x0a => Self::Request,
+            _ => Self::Unknown,
+        }
+    }
+}
+
 /// The key of a received frame: any UTF-8, shared with the buffer that it arrived in.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Key(Bytes);

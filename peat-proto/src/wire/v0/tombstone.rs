@@ -55,7 +55,10 @@ impl Tombstone {
             lamport: marker.lamport,
             by: Text::new(marker.by.as_str()),
             reason: marker.reason.as_ref().and_then(|reason| Text::new(reason.as_str())),
-            spread: marker.spread,
+            spread: match marker.spread {
+                Spread::Bidirectional => usual(doc.collection()),
+                other => other,
+            },
         }
     }
 
@@ -70,7 +73,12 @@ impl Tombstone {
             by: by.unwrap_or_else(Text::unnamed),
             at_ms: self.deleted_at_ms,
             reason: self.reason.as_ref().and_then(|reason| Text::clipped(reason.as_str())),
-            spread: self.spread,
+            // What legacy peers say of every deletion in a collection says nothing of this one.
+            spread: if self.spread == usual(text(self.collection.as_ref())) {
+                Spread::Bidirectional
+            } else {
+                self.spread
+            },
         }
     }
 
@@ -160,6 +168,15 @@ impl Tombstone {
 
 fn text<const MAX: usize>(text: Option<&Text<MAX>>) -> &str {
     text.map_or("", Text::as_str)
+}
+
+/// The direction that legacy peers give to deletions in a collection, whichever way its documents go.
+fn usual(collection: &str) -> Spread {
+    match collection {
+        "cells" | "contact_reports" | "contact-reports" => Spread::Upward,
+        "commands" => Spread::Downward,
+        _ => Spread::Bidirectional,
+    }
 }
 
 fn take_spread(bytes: &mut Bytes) -> Result<Spread, TombstoneError> {
