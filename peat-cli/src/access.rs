@@ -162,9 +162,9 @@ fn begin(node: &Node, request: Request) -> Result<Started, Failure> {
                 Ok(Answer::Rules { text: rules.to_toml() })
             })
         }
-        Request::SetRules { collection, settings } => {
+        Request::SetRules { section, settings } => {
             let node = node.clone();
-            Box::new(move || policy::change(&node, &collection, &settings).map(|()| Answer::Done))
+            Box::new(move || policy::change(&node, &section, &settings).map(|()| Answer::Done))
         }
         Request::Status => {
             let (node, stats, rules) = (node.clone(), node.stats(), node.rules());

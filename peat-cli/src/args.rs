@@ -104,19 +104,27 @@ collections keep their documents. The deletion reaches every node that the colle
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PolicyCommand {
-    /// Print the whole policy as a TOML file, or that of one collection
+    /// Print the whole policy as a TOML file, or one section of it
     Show {
-        /// A collection, or `*` for all that have no policy of their own
-        collection: Option<String>,
+        /// A collection, `*` for all that have no policy of their own, `shares`, or `hierarchy`
+        section: Option<String>,
     },
-    /// Change the policy of one collection, at once and for good
+    /// Change the policy of a collection, the shares or the hierarchy, at once and for good
     #[command(after_help = "\
-class=critical|high|normal|low|bulk, mode=full|latest|windowed:SECONDS, direction=upward|downward|lateral|broadcast, \
+Of a collection: class=critical|high|normal|low|bulk, mode=full|latest|windowed:SECONDS, direction=upward|downward|lateral|broadcast, \
 deletion=tombstone|soft|implicit|immutable, retention=TIME, ttl=TIME|none, and write= and delete= lists of parent, \
-child, sibling and other. A TIME is a whole number of s, m, h or d.")]
+child, sibling and other. A TIME is a whole number of s, m, h or d.
+
+Of `shares`, how a busy connection is shared: critical=PERCENT, high=, normal=, low= and bulk=, each at least 2, together at \
+most 100.
+
+Of `hierarchy`: parents=IDS, children=IDS and siblings=IDS, lists that take the place of those before; others=parent|child|\
+sibling|none for all nodes that are not named, and role=hub|leaf, short for others=child|none.
+
+A collection that is named like one of these two is `collections.shares` or `collections.hierarchy`.")]
     Set {
-        /// A collection, or `*` for all that have no policy of their own
-        collection: String,
+        /// A collection, `*` for all that have no policy of their own, `shares`, or `hierarchy`
+        section: String,
         /// What to change, as in `class=high`; several are changed together or not at all
         #[arg(required = true, value_name = "KEY=VALUE", value_parser = setting)]
         settings: Vec<(String, String)>,

@@ -59,8 +59,8 @@ pub(crate) enum Request {
     Deleted { prefix: String, after: Option<String> },
     /// The node's rules, as a file.
     Rules,
-    /// Changes the policy of one collection.
-    SetRules { collection: String, settings: Vec<(String, String)> },
+    /// Changes one section of the policy: the shares, the hierarchy, or a collection.
+    SetRules { section: String, settings: Vec<(String, String)> },
     /// Counters and connections.
     Status,
     /// The node's ticket.
@@ -281,7 +281,7 @@ mod tests {
             Request::Delete { key: key(), reason: Some("dup".to_owned()) },
             Request::Deleted { prefix: String::new(), after: None },
             Request::Rules,
-            Request::SetRules { collection: "*".to_owned(), settings: vec![("ttl".to_owned(), "1h".to_owned())] },
+            Request::SetRules { section: "*".to_owned(), settings: vec![("ttl".to_owned(), "1h".to_owned())] },
             Request::Status,
             Request::Ticket,
             Request::Sync { ticket: "peat".to_owned(), timeout },

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use peat_node::proto::policy::kin::Kin;
-use peat_node::rules::OTHERS;
+use peat_node::rules::{HIERARCHY, OTHERS, SHARES};
 use peat_node::{Node, ReadError, Rules};
 use serde_json::json;
 
@@ -15,24 +15,29 @@ use crate::output::Output;
 
 pub(crate) fn run(dir: &Path, command: &PolicyCommand, output: &mut Output) -> Result<(), Failure> {
     match command {
-        PolicyCommand::Show { collection } => show(dir, collection.as_deref(), output),
-        PolicyCommand::Set { collection, settings } => {
-            let (collection, settings) = (collection.clone(), settings.clone());
-            access::with(dir, |access| access.call(Request::SetRules { collection: collection.clone(), settings }))?;
+        PolicyCommand::Show { section } => show(dir, section.as_deref(), output),
+        PolicyCommand::Set { section, settings } => {
+            let (section, settings) = (section.clone(), settings.clone());
+            access::with(dir, |access| access.call(Request::SetRules { section: section.clone(), settings }))?;
             if output.is_json() {
-                output.json_line(&json!({ "collection": collection, "changed": true }))?;
+                output.json_line(&json!({ "section": section, "changed": true }))?;
             }
             Ok(())
         }
     }
 }
 
-fn show(dir: &Path, collection: Option<&str>, output: &mut Output) -> Result<(), Failure> {
+fn show(dir: &Path, section: Option<&str>, output: &mut Output) -> Result<(), Failure> {
     let Answer::Rules { text } = access::with(dir, |access| access.call(Request::Rules))? else {
         return Err(unexpected());
     };
-    let text = match collection {
+    let text = match section {
         None => text,
+        Some(name @ (SHARES | HIERARCHY)) => {
+            let heading = format!("[{name}]");
+            let sections = text.split("\n\n");
+            sections.into_iter().find(|section| section.starts_with(&heading)).unwrap_or_default().to_owned()
+        }
         Some(name) => row(&Rules::parse(&text).map_err(|error| Failure::rules(&error))?, name),
     };
     output.data(text.trim_end(), &json!({ "policy": text }))
@@ -58,12 +63,10 @@ fn section(rules: &Rules, number: usize) -> String {
     text.split("\n\n").nth(number).unwrap_or_default().to_owned()
 }
 
-/// Changes the policy of one collection: all settings or none.
-pub(crate) fn change(node: &Node, collection: &str, settings: &[(String, String)]) -> Result<(), Failure> {
+/// Changes one section: all settings or none.
+pub(crate) fn change(node: &Node, section: &str, settings: &[(String, String)]) -> Result<(), Failure> {
     let mut rules = node.rules().wait().ok_or(ReadError::Closed)?;
-    for (key, value) in settings {
-        rules.set(collection, key, value).map_err(|error| Failure::rules(&error))?;
-    }
+    rules.set(section, settings).map_err(|error| Failure::rules(&error))?;
     set(node, rules)
 }
 

@@ -7,7 +7,7 @@
 //! critical = 40
 //!
 //! [hierarchy]                 # without it, everything goes everywhere
-//! parents = ["<node id>"]
+//! parents = ["<node id>"]     # and children, siblings
 //! others = "child"            # what all nodes are that are not named: parent, child, sibling or none
 //!
 //! [collections.tracks]
@@ -23,7 +23,6 @@
 //! [collections."*"]           # every collection that is not named
 //! ```
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -34,6 +33,15 @@ use toml::{Table as Toml, Value};
 
 /// Stands for every collection that is not named.
 pub const OTHERS: &str = "*";
+
+/// The section of a file that says how a busy connection is shared.
+pub const SHARES: &str = "shares";
+
+/// The section of a file that says who stands where.
+pub const HIERARCHY: &str = "hierarchy";
+
+/// In front of a collection's name, where it could be mistaken for one of those sections.
+const COLLECTION: &str = "collections.";
 
 /// What a node does with which collection, and for whom.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -81,7 +89,7 @@ pub enum BadRules {
 const SECTIONS: &str = "shares, hierarchy and collections";
 const KEYS: &str = "class, mode, direction, deletion, retention, ttl, write and delete";
 const CLASSES: &str = "critical, high, normal, low or bulk";
-const KINDS: &str = "parents, children, siblings and others";
+const KINDS: &str = "parents, children, siblings, others and role";
 const TIME: &str = "a time in s, m, h or d, as in \"10m\"";
 const KIN: &str = "a list of parent, child, sibling and other";
 
@@ -98,8 +106,8 @@ impl Rules {
                 || BadRules::Unknown { section: "the file".to_owned(), key: section.clone(), known: SECTIONS };
             let Value::Table(entries) = value else { return Err(unknown()) };
             match section.as_str() {
-                "shares" => rules.set_shares(&entries)?,
-                "hierarchy" => rules.family = family(&entries)?,
+                SHARES => rules.set_shares(&entries)?,
+                HIERARCHY => set_family(&mut rules.family, &entries)?,
                 "collections" => {
                     // First the row that the others start from.
                     let (others, named): (Vec<_>, Vec<_>) = entries.into_iter().partition(|(name, _)| name == OTHERS);
@@ -117,20 +125,32 @@ impl Rules {
         Ok(rules)
     }
 
-    /// Changes one key of a collection, or of all others under the name [`OTHERS`].
+    /// Changes keys of [`SHARES`], of the [`HIERARCHY`], of a collection, or of all others under the name [`OTHERS`]: all
+    /// of them or none. A collection of such a name is meant with `collections.` in front of it.
     ///
     /// # Errors
     /// [`BadRules`]; nothing was changed.
-    pub fn set(&mut self, collection: &str, key: &str, value: &str) -> Result<(), BadRules> {
-        let value = match key {
-            "write" | "delete" => {
-                let kins = value.split(',').map(str::trim).filter(|kin| !kin.is_empty());
-                Value::Array(kins.map(|kin| Value::String(kin.to_owned())).collect())
+    pub fn set(&mut self, section: &str, settings: &[(String, String)]) -> Result<(), BadRules> {
+        let value = |key: &str, text: &str| match (section, key) {
+            (SHARES, _) => text.parse().map_or_else(|_| Value::String(text.to_owned()), Value::Integer),
+            (HIERARCHY, "parents" | "children" | "siblings") | (_, "write" | "delete") => {
+                let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+                Value::Array(names.map(|name| Value::String(name.to_owned())).collect())
             }
-            _ => Value::String(value.to_owned()),
+            _ => Value::String(text.to_owned()),
         };
-        let row = Toml::from_iter([(key.to_owned(), value)]);
-        self.set_row(collection, &row)
+        let entries = settings.iter().map(|(key, text)| (key.clone(), value(key, text)));
+        let entries = Toml::from_iter(entries);
+        match section {
+            SHARES => self.set_shares(&entries),
+            HIERARCHY => {
+                let mut family = self.family.clone();
+                set_family(&mut family, &entries)?;
+                self.family = family;
+                Ok(())
+            }
+            name => self.set_row(name.strip_prefix(COLLECTION).unwrap_or(name), &entries),
+        }
     }
 
     /// The policy of a collection, or of all others under the name [`OTHERS`].
@@ -166,7 +186,7 @@ impl Rules {
         let mut parts = Class::ALL.map(|class| self.table.shares().of(class));
         for (key, value) in entries {
             let class = class(key).ok_or_else(|| BadRules::Unknown {
-                section: "shares".to_owned(),
+                section: SHARES.to_owned(),
                 key: key.clone(),
                 known: CLASSES,
             })?;
@@ -237,11 +257,11 @@ fn set_key(policy: &mut Policy, collection: &str, key: &str, value: &Value) -> R
     Ok(())
 }
 
-fn family(entries: &Toml) -> Result<Family, BadRules> {
-    let mut family = Family { kin: BTreeMap::new(), others: Kin::Other };
+/// Each list takes the place of the one before; who stands in a new one is nothing else any more.
+fn set_family(family: &mut Family, entries: &Toml) -> Result<(), BadRules> {
     for (key, value) in entries {
         let bad = |wanted| {
-            let (section, value) = ("hierarchy".to_owned(), value.to_string());
+            let (section, value) = (HIERARCHY.to_owned(), value.to_string());
             BadRules::Value { section, key: key.clone(), value, wanted }
         };
         let one = match key.as_str() {
@@ -253,15 +273,24 @@ fn family(entries: &Toml) -> Result<Family, BadRules> {
                 family.others = kin(&name).ok_or_else(|| bad("parent, child, sibling or none"))?;
                 continue;
             }
-            _ => return Err(BadRules::Unknown { section: "hierarchy".to_owned(), key: key.clone(), known: KINDS }),
+            "role" => {
+                family.others = match value.as_str() {
+                    Some("leaf") => Kin::Other,
+                    Some("hub") => Kin::Child,
+                    _ => return Err(bad("leaf or hub")),
+                };
+                continue;
+            }
+            _ => return Err(BadRules::Unknown { section: HIERARCHY.to_owned(), key: key.clone(), known: KINDS }),
         };
+        family.kin.retain(|_, kin| *kin != one);
         let ids = value.as_array().ok_or_else(|| bad("a list of node ids"))?;
         for id in ids {
             let peer = id.as_str().and_then(PeerId::from_hex).ok_or_else(|| bad("a list of node ids"))?;
             family.kin.insert(peer, one);
         }
     }
-    Ok(family)
+    Ok(())
 }
 
 fn write_row(text: &mut String, name: &str, row: &Policy) {
@@ -380,10 +409,43 @@ mod tests {
         let mut rules = Rules::default();
         rules.family.kin.insert(PeerId([7; 32]), Kin::Parent);
         rules.family.others = Kin::Child;
-        rules.set("odd \"name\"", "write", "parent, child").expect("valid");
-        rules.set("odd \"name\"", "mode", "windowed:90").expect("valid");
+        set(&mut rules, "odd \"name\"", &[("write", "parent, child"), ("mode", "windowed:90")]).expect("valid");
+        set(&mut rules, "collections.shares", &[("class", "low")]).expect("valid");
+        assert_eq!(rules.table.of_collection("shares").class, Class::Low);
         assert_eq!(Rules::parse(&rules.to_toml()), Ok(rules));
         assert_eq!(Rules::parse(&Rules::default().to_toml()), Ok(Rules::default()));
+    }
+
+    fn set(rules: &mut Rules, section: &str, settings: &[(&str, &str)]) -> Result<(), BadRules> {
+        let settings: Vec<_> = settings.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        rules.set(section, &settings)
+    }
+
+    #[test]
+    fn shares_and_hierarchy_are_set_together_or_not_at_all() {
+        let mut rules = Rules::default();
+        // In this order the first alone would be too much.
+        set(&mut rules, SHARES, &[("critical", "50"), ("high", "20")]).expect("valid");
+        assert_eq!(Class::ALL.map(|class| rules.table.shares().of(class)), [50, 20, 20, 8, 2]);
+        let (a, b) = (PeerId([1; 32]), PeerId([2; 32]));
+        set(&mut rules, HIERARCHY, &[("parents", &format!("{a}, {b}")), ("role", "hub")]).expect("valid");
+        assert_eq!((rules.family.of(&a), rules.family.of(&b)), (Some(Kin::Parent), Some(Kin::Parent)));
+        assert_eq!(rules.family.others, Kin::Child);
+        // A new list takes the place of the old one; who stands in another list now is nothing else.
+        set(&mut rules, HIERARCHY, &[("parents", &a.to_string()), ("siblings", &a.to_string())]).expect("valid");
+        assert_eq!(rules.family.kin, [(a, Kin::Sibling)].into());
+        let before = rules.clone();
+        for (section, settings) in [
+            (SHARES, [("critical", "60"), ("low", "8")]),
+            (SHARES, [("critical", "40"), ("low", "none")]),
+            (HIERARCHY, [("parents", ""), ("others", "aunt")]),
+            (HIERARCHY, [("parents", ""), ("role", "king")]),
+            (HIERARCHY, [("parents", ""), ("cousins", "")]),
+            ("notes", [("class", "high"), ("mode", "fast")]),
+        ] {
+            set(&mut rules, section, &settings).expect_err("one of them is bad");
+            assert_eq!(rules, before, "{settings:?}");
+        }
     }
 
     #[test]

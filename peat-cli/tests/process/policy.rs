@@ -25,6 +25,22 @@ fn a_setting_takes_effect_on_the_running_node_and_lasts() {
 }
 
 #[test]
+fn shares_and_hierarchy_are_set_on_the_running_node() {
+    let dir = node();
+    let serve = serve(dir.path(), &[]);
+    peat(dir.path(), ["policy", "set", "shares", "critical=50", "high=20"]).ok();
+    let parent = "ab".repeat(32);
+    peat(dir.path(), ["policy", "set", "hierarchy", &format!("parents={parent}"), "role=hub"]).ok();
+    peat(dir.path(), ["policy", "set", "shares", "critical=90"]).failed(2);
+    let shown = |section| peat(dir.path(), ["policy", "show", section]).ok().to_owned();
+    assert!(shown("shares").contains("critical = 50\nhigh = 20\n"), "{}", shown("shares"));
+    assert!(shown("hierarchy").contains(&format!("parents = [\"{parent}\"]")));
+    assert!(shown("hierarchy").contains("others = \"child\""));
+    serve.stop();
+    assert!(shown("shares").contains("critical = 50\n"), "it lasts");
+}
+
+#[test]
 fn a_bad_setting_changes_nothing() {
     let dir = node();
     let before = peat(dir.path(), ["policy", "show"]).ok().to_owned();

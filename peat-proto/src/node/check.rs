@@ -78,18 +78,22 @@ impl Node {
     #[doc(hidden)]
     #[must_use]
     pub fn waiting(&self, conn: ConnId) -> Vec<Class> {
-        let conn = self.conns.get(&conn);
-        conn.map(|conn| Class::ALL.into_iter().filter(|class| conn.has_queued(*class)).collect()).unwrap_or_default()
+        let queued = |class: &Class| match self.legacy.conns.get(&conn) {
+            Some(legacy) => legacy.has_queued(*class),
+            None => self.conns.get(&conn).is_some_and(|conn| conn.has_queued(*class)),
+        };
+        Class::ALL.into_iter().filter(queued).collect()
     }
 
     /// The classes that earn their share on a connection: they have something to say, or list what they have.
     #[doc(hidden)]
     #[must_use]
     pub fn earning(&self, conn: ConnId) -> Vec<Class> {
-        let most = self.push_ahead();
-        let conn = self.conns.get(&conn);
-        conn.map(|conn| Class::ALL.into_iter().filter(|class| conn.has_work(*class, most)).collect())
-            .unwrap_or_default()
+        let works = |class: &Class| match self.legacy.conns.get(&conn) {
+            Some(legacy) => legacy.has_work(*class, self.legacy_ahead()),
+            None => self.conns.get(&conn).is_some_and(|conn| conn.has_work(*class, self.push_ahead())),
+        };
+        Class::ALL.into_iter().filter(works).collect()
     }
 
     /// Lets go of every document that may be let go of.

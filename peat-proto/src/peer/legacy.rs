@@ -264,7 +264,12 @@ impl Conn {
     /// Whether a frame of this class can be made. A push waits while `ahead` exchanges are under way.
     pub(crate) fn has_work(&self, class: Class, ahead: usize) -> bool {
         let comes = self.push.as_ref().is_some_and(|push| push.waits(class) && self.exchanges.len() < ahead);
-        let pushes = self.may_push() && (comes || !self.pushes[class.index()].is_empty());
+        self.has_queued(class) || (comes && self.may_push())
+    }
+
+    /// Whether something of this class waits to be said, the push of everything left aside.
+    pub(crate) fn has_queued(&self, class: Class) -> bool {
+        let pushes = self.may_push() && !self.pushes[class.index()].is_empty();
         self.overhang.contains_key(&class) || !self.answers[class.index()].is_empty() || pushes
     }
 

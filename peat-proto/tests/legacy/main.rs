@@ -5,6 +5,7 @@ mod common;
 mod deletion;
 mod documents;
 mod fielded;
+mod policy;
 mod proof;
 mod requests;
 mod streams;

@@ -105,13 +105,13 @@ impl World {
     }
 
     /// The most important class whose share is not used up goes first.
-    fn is_its_turn(&mut self, member: usize, conn: ConnId, lane: Lane, bytes: &Bytes) -> Result<(), String> {
-        let Lane::Class(sender) = lane else { return Ok(()) };
+    pub(super) fn is_its_turn(&mut self, member: usize, conn: ConnId, lane: Lane, bytes: &Bytes) -> Result<(), String> {
+        let (Lane::Class(sender) | Lane::Once(sender)) = lane else { return Ok(()) };
         let Some(node) = &self.hosts[member].node else { return Ok(()) };
         let waiting = node.waiting(conn);
         let shares = self.checks.shares.entry(conn).or_default();
         let passed_over = waiting.iter().find(|class| **class < sender && shares.0[class.index()] >= 0).copied();
-        shares.charge(sender, bytes.len(), &node.earning(conn));
+        shares.charge(node.policy().shares(), sender, bytes.len(), &node.earning(conn));
         match passed_over {
             Some(class) => Err(format!("{sender:?} went before {class:?}, whose share was not used up")),
             None => Ok(()),
@@ -120,13 +120,13 @@ impl World {
 }
 
 impl Credit {
-    fn charge(&mut self, sender: Class, bytes: usize, waiting: &[Class]) {
+    fn charge(&mut self, parts: Shares, sender: Class, bytes: usize, waiting: &[Class]) {
         let bytes = bytes as i64;
         let present = |class: &Class| *class == sender || waiting.contains(class);
         let total: u64 =
-            Class::ALL.iter().filter(|class| present(class)).map(|class| u64::from(Shares::FIELDED.of(*class))).sum();
+            Class::ALL.iter().filter(|class| present(class)).map(|class| u64::from(parts.of(*class))).sum();
         for class in Class::ALL.iter().filter(|class| present(class)) {
-            let earned = bytes * 100 / total as i64 * i64::from(Shares::FIELDED.of(*class));
+            let earned = bytes * 100 / total as i64 * i64::from(parts.of(*class));
             let paid = if *class == sender { bytes * 100 } else { 0 };
             let credit = &mut self.0[class.index()];
             *credit = ((*credit + earned).min(CREDIT_CAP) - paid).max(-DEBT_CAP);

@@ -293,7 +293,8 @@ impl World {
 
     /// What holds of everything that a node says on the legacy wire: fielded peers can read it, all of it.
     pub(crate) fn check_legacy_frame(&mut self, member: usize, conn: ConnId, lane: Lane, bytes: &Bytes) {
-        let outcome = self.legacy_frame_is_sound(member, conn, lane, bytes);
+        let sound = self.legacy_frame_is_sound(member, conn, lane, bytes);
+        let outcome = sound.and_then(|()| self.is_its_turn(member, conn, lane, bytes));
         self.expect(Some(member), outcome);
         self.note_frame(bytes.len());
         let to_node = self.net.ends.get(&conn).is_some_and(|end| end.peer < self.setup.nodes);

@@ -61,7 +61,7 @@ impl Node {
         })
     }
 
-    pub(super) fn legacy_ahead(&self) -> usize {
+    pub(in crate::node) fn legacy_ahead(&self) -> usize {
         PUSH_AHEAD.min(self.config.max_exchanges)
     }
 
