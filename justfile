@@ -35,6 +35,15 @@ sim-volume count="100000" *args:
 crash-volume rounds="200":
     PEAT_CRASH_ROUNDS={{ rounds }} cargo test --release -p peat-cli --test process -- --nocapture crashes::
 
+# Two nodes across lossy, late, slow and cut links, on every pair of transports; root, 25 minutes
+links:
+    cargo test --release -p peat-tests --test links -- --include-ignored --nocapture --test-threads 1
+
+# What the transports carry per second and cost per megabyte; on a machine that does nothing else
+throughput:
+    cargo test --release -p peat-smol --lib -- --ignored --nocapture throughput
+    cargo test --release -p peat-tests --test throughput -- --ignored --nocapture
+
 # Fuzz one target (needs `cargo install cargo-fuzz`; stable Rust will do)
 fuzz target seconds="60":
     cargo fuzz run --sanitizer none {{ target }} -- -max_total_time={{ seconds }} -timeout=20

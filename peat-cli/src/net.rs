@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use peat_iroh::{Iroh, Relay};
 use peat_node::Node;
-use peat_smol::{Profile, Udp};
+use peat_smol::{Congestion, Profile, Udp};
 
 use crate::args::{NetworkArgs, Transport};
 use crate::failure::{Code, Failure};
@@ -19,6 +19,14 @@ pub(crate) struct Network {
 impl Network {
     /// Binds as the arguments say.
     pub(crate) fn attach(node: &Node, args: &NetworkArgs) -> Result<Self, Failure> {
+        if let Some((option, transport)) = misfit(args) {
+            let error = format!("{option} is for another transport and would do nothing");
+            return Err(Failure::new(
+                Code::Usage,
+                error,
+                format!("add `--transport {transport}`, or leave {option} out"),
+            ));
+        }
         let mut network = Self { udp: None, iroh: None };
         // The first that is attached dials first.
         if args.transport != Transport::Iroh {
@@ -38,6 +46,22 @@ impl Network {
             tracing::debug!("some peer did not answer the farewell");
         }
     }
+}
+
+/// An option that the chosen transport has no use for, and the transport that has.
+fn misfit(args: &NetworkArgs) -> Option<(&'static str, &'static str)> {
+    let without_udp = args.transport == Transport::Iroh;
+    let without_iroh = args.transport == Transport::Udp;
+    let options = [
+        (without_udp && args.congestion != Congestion::Cubic, "--congestion", "udp"),
+        (without_udp && args.thin, "--thin", "udp"),
+        (without_udp && args.no_offload, "--no-offload", "udp"),
+        (without_udp && args.local, "--local", "udp"),
+        (without_iroh && args.relay, "--relay", "iroh"),
+        (without_iroh && args.discovery, "--discovery", "iroh"),
+        (args.transport != Transport::Both && !args.listen_udp.is_empty(), "--listen-udp", "both"),
+    ];
+    options.into_iter().find_map(|(misfit, option, transport)| misfit.then_some((option, transport)))
 }
 
 fn udp(args: &NetworkArgs) -> peat_smol::Options {

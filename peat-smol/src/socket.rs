@@ -324,6 +324,17 @@ mod tests {
     }
 
     #[test]
+    fn without_offload_every_packet_leaves_alone() {
+        let listen: SocketAddr = (Ipv4Addr::LOCALHOST, 0).into();
+        let train = |offload| {
+            let sockets = Sockets::bind(&[listen], offload).expect("loopback is there");
+            sockets.train(SocketId(0))
+        };
+        assert_eq!(train(false), 1);
+        assert!((1..=TRAIN).contains(&train(true)));
+    }
+
+    #[test]
     fn a_socket_that_listens_everywhere_can_be_reached_somewhere() {
         let fixed = SocketAddr::from(([192, 0, 2, 1], 7));
         let addrs = reachable(&[fixed, (Ipv4Addr::UNSPECIFIED, 9).into()]);

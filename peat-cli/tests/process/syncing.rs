@@ -51,13 +51,32 @@ fn a_ticket_leads_to_every_transport_from_every_transport() {
         for (side, addr) in ticket.addrs.iter().enumerate() {
             let b = temporary();
             let ticket = Ticket { addrs: vec![*addr], ..ticket.clone() };
-            let more = ["--transport", transport, "--thin", "--congestion", "fixed:2M"];
+            let thin = ["--thin", "--congestion", "fixed:2M", "--no-offload"].iter().filter(|_| transport != "iroh");
+            let more: Vec<&str> = ["--transport", transport].iter().chain(thin).copied().collect();
             serving.peat(["put", &format!("notes:{n}-{side}"), r#"{"here":true}"#]).ok();
             let synced = sync(b.path(), &ticket.to_string(), &more).json();
             assert_eq!(synced["documents"], 2 * n + side + 1);
         }
     }
     serving.stop();
+}
+
+#[test]
+fn an_option_of_another_transport_is_refused_and_not_ignored() {
+    let a = temporary();
+    for (transport, option) in [
+        ("iroh", &["--thin"][..]),
+        ("iroh", &["--congestion", "fixed:2M"]),
+        ("iroh", &["--no-offload"]),
+        ("iroh", &["--local"]),
+        ("udp", &["--relay"]),
+        ("udp", &["--discovery"]),
+        ("udp", &["--listen-udp", "127.0.0.1:0"]),
+    ] {
+        let args = [&["serve", "--transport", transport], option].concat();
+        let ended = peat(a.path(), args);
+        assert!(ended.failed(2).stderr.contains(option[0]), "{}", ended.stderr);
+    }
 }
 
 #[test]
