@@ -459,6 +459,8 @@ pub struct PeerStats {
     pub level: bool,
     /// Documents that are known to differ or not known to be equal.
     pub behind: u64,
+    /// Documents that one side refused, and that both leave out of the comparison. Being level says nothing of them.
+    pub left_out: u64,
     /// Frames and bytes of this connection.
     pub traffic: Traffic,
     /// Bytes handed to the transport that have not left its send buffer.

@@ -2,6 +2,7 @@
 
 pub(crate) mod compare;
 pub(crate) mod exchange;
+pub(crate) mod exclusions;
 pub(crate) mod legacy;
 pub(crate) mod pieces;
 pub mod reconcile;

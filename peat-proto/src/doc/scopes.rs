@@ -125,6 +125,11 @@ impl ScopeMask {
 }
 
 impl Sum {
+    /// One element.
+    pub(crate) fn of(item: &Item) -> Self {
+        Self { count: 1, digest: item.digest() }
+    }
+
     /// Without what is left out.
     pub(crate) fn minus(self, other: Self) -> Self {
         Self { count: self.count.saturating_sub(other.count), digest: self.digest.minus(other.digest) }

@@ -26,7 +26,7 @@ impl Node {
         if let Some(slot) = slot {
             conn.equal.remove(slot);
         }
-        conn.survey.include(doc);
+        conn.survey.excluded.include(doc);
         if conn.exchange(doc, most, Exchange::unknown).is_none() {
             return;
         }

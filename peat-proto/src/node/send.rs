@@ -354,7 +354,7 @@ impl Node {
                 let known = conn.equal.contains(document.slot) || conn.exchanges.contains_key(doc);
                 let pushed = scope.is_some_and(|scope| listing.push.contains(scope));
                 let named = scope.is_some_and(|scope| listing.names.contains(scope));
-                if !known && !conn.survey.is_excluded(doc) {
+                if !known && !conn.survey.excluded.contains(doc) {
                     if pushed {
                         begun.push(doc.clone());
                     } else if named

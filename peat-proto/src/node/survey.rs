@@ -10,7 +10,7 @@ use crate::peer::connection::{Conn, Phase};
 use crate::reconcile::{Frozen, SymbolSet};
 use crate::sync::compare::{Asking, Heard};
 use crate::sync::exchange::Exchange;
-use crate::sync::survey::{Found, Listing, Ours, Start};
+use crate::sync::survey::{Found, Listing, Ours, Start, Survey};
 use crate::time::Time;
 use crate::wire::v1::{Ask, Cells, Pull, Shares, Subject, Summary, Want};
 
@@ -43,7 +43,9 @@ impl Node {
         let start = conn.survey.heard(summary, &ours, role, now, busy);
         if conn.survey.is_level(&ours) {
             conn.equal.fill(slots);
-            for slot in conn.survey.left_out().filter_map(|doc| self.docs.get(doc)).map(|document| document.slot) {
+            for slot in
+                conn.survey.excluded.documents().filter_map(|doc| self.docs.get(doc)).map(|document| document.slot)
+            {
                 conn.equal.remove(slot);
             }
             conn.survey.answering.thaw();
@@ -65,9 +67,9 @@ impl Node {
         let Some(subject) = start.ask.filter(|_| self.docs.scopes.is_complete()) else { return };
         let (epoch, sketch) = conn.survey.next_epoch();
         let mask = asked_mask(conn, subject);
-        let left_out: Vec<_> = conn.survey.excluded(mask).map(|item| item.symbol).collect();
+        let left_out = conn.survey.excluded.symbols(mask, MAX_LEFT_OUT).filter(|_| sketch);
         let theirs = conn.survey.their_count(subject);
-        let asking = if sketch && left_out.len() <= MAX_LEFT_OUT {
+        let asking = if let Some(left_out) = left_out {
             let cells = Frozen::cells_for(self.docs.scopes.sum(mask).count.saturating_add(theirs));
             let frozen = self.docs.scopes.freeze(mask, cells).without(&left_out);
             Asking::new(subject, epoch, frozen, theirs)
@@ -84,11 +86,11 @@ impl Node {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let plan = conn.survey.plan();
         let mask = |subject| if subject == Subject::Shared { plan.shared } else { plan.outward };
-        let left_out: Vec<_> = conn.survey.excluded(mask(pull.subject)).map(|item| item.symbol).collect();
+        let Survey { answering, excluded, .. } = &mut conn.survey;
         let scopes = &mut self.docs.scopes;
-        conn.survey.answering.heard_pull(pull, |subject, cells| {
-            let fits = room && left_out.len() <= MAX_LEFT_OUT;
-            fits.then(|| scopes.freeze(mask(subject), cells).without(&left_out))
+        answering.heard_pull(pull, |subject, cells| {
+            let left_out = excluded.symbols(mask(subject), MAX_LEFT_OUT).filter(|_| room)?;
+            Some(scopes.freeze(mask(subject), cells).without(&left_out))
         });
     }
 
@@ -191,7 +193,7 @@ impl Node {
             Found::Missing(_) if !goes => return,
             Found::Missing(_) => Exchange::push(conn.link.reliable),
         };
-        if conn.survey.is_excluded(&doc) || conn.exchanges.contains_key(&doc) {
+        if conn.survey.excluded.contains(&doc) || conn.exchanges.contains_key(&doc) {
             return;
         }
         if let Some(slot) = slot {

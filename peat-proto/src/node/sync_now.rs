@@ -223,7 +223,7 @@ impl Node {
         let most = self.config.max_exchanges;
         let Some(conn) = self.conns.get_mut(&id) else { return Begun::Now(SyncOutcome::Unreachable) };
         conn.equal.remove(slot);
-        conn.survey.include(doc);
+        conn.survey.excluded.include(doc);
         conn.watch.forget(doc);
         conn.end_exchange(policy.class, doc);
         if conn.exchange(doc, most, Exchange::unknown).is_none() {

@@ -37,7 +37,7 @@ impl Node {
         if let Some(document) = document {
             conn.equal.remove(document.slot);
         }
-        conn.survey.include(doc);
+        conn.survey.excluded.include(doc);
         // They judge by heads again.
         conn.interrupt(class, doc);
         let waited = conn.exchanges.get(doc).and_then(|exchange| exchange.deadline);
@@ -68,7 +68,7 @@ impl Node {
         if let Some(slot) = slot {
             conn.equal.remove(slot);
         }
-        conn.survey.include(doc);
+        conn.survey.excluded.include(doc);
         if let Some(exchange) = conn.exchange(doc, most, Exchange::unknown) {
             exchange.heard_whole(saved.answer);
         }
@@ -90,7 +90,7 @@ impl Node {
         let class = self.docs.class(doc);
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let (peer, kin) = (conn.peer, conn.kin);
-        conn.survey.include(doc);
+        conn.survey.excluded.include(doc);
         let Some(marker) = Marker::decode(marker) else { return self.deny(id, doc, Refusal::Invalid) };
         if !takes(self.docs.policy().of(doc).deleters(), kin) {
             return self.deny(id, doc, Refusal::NotAllowed);
@@ -129,7 +129,7 @@ impl Node {
             Some(Offer::Nothing) | None => false,
         };
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        if !current || conn.survey.is_declined(doc) {
+        if !current || conn.survey.excluded.is_declined(doc) {
             // About what has been overtaken, or said again.
             return;
         }
@@ -137,7 +137,7 @@ impl Node {
         conn.watch.note(doc, SyncOutcome::Refused(reason));
         conn.end_exchange(class, doc);
         let again = reason.may_pass().then(|| self.now.mono + self.config.retry_max.saturating_mul(2));
-        conn.survey.decline(doc, item, again);
+        conn.survey.excluded.decline(doc, item, again);
         let peer = conn.peer;
         self.stats.declined += 1;
         self.event(Event::Declined { peer, doc: doc.clone(), reason });
@@ -209,7 +209,7 @@ impl Node {
                 conn.set_deadline(doc, None);
                 conn.enqueue(class, doc);
             }
-            conn.survey.refuse(doc, item);
+            conn.survey.excluded.refuse(doc, item);
             conn.survey.spoil();
         }
         self.report_refused(id, doc, reason);
@@ -231,7 +231,7 @@ impl Node {
         for id in self.conns.keys().copied().collect::<Vec<_>>() {
             let Some(conn) = self.conns.get_mut(&id) else { continue };
             conn.rested = None;
-            conn.survey.include(doc);
+            conn.survey.excluded.include(doc);
             // Even before it serves the other side may have said that both are equal.
             let were_equal = conn.equal.remove(slot);
             // Who sent the change is answered on its own account.

@@ -2,7 +2,7 @@
 
 use super::Node;
 use crate::doc::document::Offer;
-use crate::doc::scopes::{Scope, ScopeMask, Sum};
+use crate::doc::scopes::{Scope, ScopeMask};
 use crate::id::{ConnId, DocId};
 use crate::peer::connection::Conn;
 use crate::policy::kin::{Kin, Kins, sends, takes};
@@ -80,11 +80,7 @@ impl Node {
     /// What we have, for the other side of a connection.
     pub(super) fn ours(&self, conn: &Conn) -> Ours {
         let plan = conn.survey.plan();
-        let sum = |mask: ScopeMask| {
-            let excluded = conn.survey.excluded(mask);
-            let out = excluded.fold(Sum::default(), |sum, item| sum.plus(Sum { count: 1, digest: item.digest() }));
-            self.docs.scopes.sum(mask).minus(out)
-        };
+        let sum = |mask: ScopeMask| self.docs.scopes.sum(mask).minus(conn.survey.excluded.sum(mask));
         Ours { shared: sum(plan.shared), outward: sum(plan.outward), inward: self.docs.scopes.sum(plan.inward) }
     }
 

@@ -80,7 +80,7 @@ impl Node {
                 let exchange = conn.timers.first().map(|(time, _)| (*time, Reason::Exchange(conn.id)));
                 let asking = conn.survey.asking.as_ref().and_then(|asking| asking.deadline);
                 let asking = asking.map(|due| (due, Reason::Survey(conn.id)));
-                let retry = conn.survey.retry_deadline().map(|due| (due, Reason::Declined(conn.id)));
+                let retry = conn.survey.excluded.deadline().map(|due| (due, Reason::Declined(conn.id)));
                 let asking = earlier(asking, retry);
                 // Without credit a summary waits for what was sent, and while scopes are made anew for these; not for time.
                 let may = !conn.survey.is_open() || self.docs.scopes.is_complete();
@@ -135,15 +135,14 @@ impl Node {
     /// What was refused for a reason that passes is offered again.
     fn tick_declined(&mut self, id: ConnId, now: Time) {
         let most = self.config.max_exchanges;
-        let due = self.conns.get(&id).map(|conn| conn.survey.retries(now)).unwrap_or_default();
-        for doc in due {
+        while let Some(doc) = self.conns.get(&id).and_then(|conn| conn.survey.excluded.due(now)).cloned() {
             let class = self.docs.class(&doc);
             let slot = self.docs.get(&doc).map(|document| document.slot);
             let Some(conn) = self.conns.get_mut(&id) else { return };
             if let Some(slot) = slot {
                 conn.equal.remove(slot);
             }
-            conn.survey.include(&doc);
+            conn.survey.excluded.include(&doc);
             conn.rested = None;
             if conn.exchange(&doc, most, Exchange::unknown).is_some() {
                 conn.enqueue(class, &doc);

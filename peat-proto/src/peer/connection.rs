@@ -287,6 +287,7 @@ impl Conn {
             admitted: self.is_serving(),
             level: self.survey.level,
             behind,
+            left_out: self.survey.excluded.len() as u64,
             traffic: self.traffic,
             in_flight: self.window.in_flight(),
             window: self.window.size(),

@@ -386,6 +386,7 @@ impl Conn {
             admitted: self.is_serving(),
             level: self.level,
             behind: documents.saturating_sub(self.equal.len()),
+            left_out: 0,
             traffic: self.traffic,
             in_flight: self.window.in_flight(),
             window: self.window.size(),

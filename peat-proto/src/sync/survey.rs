@@ -10,15 +10,16 @@
 //!
 //! When nothing is left to exchange, and some time has passed, summaries are compared again.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use crate::doc::scopes::{Scope, ScopeMask, Sum};
+use crate::doc::scopes::{ScopeMask, Sum};
 use crate::id::DocId;
 use crate::io::Role;
 use crate::policy::Class;
 use crate::reconcile::{Difference, Digest, Item, Symbol};
 use crate::sync::compare::{Answering, Asking};
+use crate::sync::exclusions::Exclusions;
 use crate::sync::terms::{Dealings, Plan};
 use crate::time::Time;
 use crate::wire::v1::{Subject, Summary, Total};
@@ -28,9 +29,6 @@ const MAX_FAILURES: u32 = 2;
 
 /// Symbols that wait to become exchanges. What is found beyond that is found again by the next comparison.
 const MAX_FOUND: usize = 16 << 10;
-
-/// Documents that were refused and are left out of the comparison. What is beyond them keeps the sides from being level.
-const MAX_EXCLUDED: usize = 1024;
 
 /// One connection's view of the two sets.
 #[derive(Debug, Default)]
@@ -54,7 +52,7 @@ pub(crate) struct Survey {
     /// What only they have, to be asked for.
     wants: VecDeque<Symbol>,
     inward: Inward,
-    excluded: BTreeMap<DocId, Excluded>,
+    pub(crate) excluded: Exclusions,
     /// The last event said that both sides are level.
     pub(crate) level: bool,
     /// Rounds that ended in difference, in a row.
@@ -62,17 +60,6 @@ pub(crate) struct Survey {
     epoch: u64,
     /// Sketches that failed, in a row.
     failures: u32,
-}
-
-/// A document that one side refused.
-#[derive(Debug)]
-struct Excluded {
-    /// What we offer of it.
-    offered: Option<(Scope, Item)>,
-    /// The other side said that it refuses.
-    declined: bool,
-    /// When it is tried again.
-    again: Option<Time>,
 }
 
 /// A document of ours that differs.
@@ -412,61 +399,6 @@ impl Survey {
     pub(crate) fn doubt(&mut self, now: Time, settle: Duration) {
         self.said = None;
         self.due = Some(self.due.map_or(now + settle, |due| due.min(now + settle)));
-    }
-
-    /// Leaves a document out that we refuse, with what we offer of it; until one of the two sides moves.
-    pub(crate) fn refuse(&mut self, doc: &DocId, offered: Option<(Scope, Item)>) {
-        // Who refuses each other's try again all the same.
-        let before = self.excluded.get(doc);
-        let (declined, again) = before.map_or((false, None), |before| (before.declined, before.again));
-        self.exclude(doc, Excluded { offered, declined, again });
-    }
-
-    /// Leaves a document out that the other side refuses, with what we offer of it; until one of the two moves, or `again`.
-    pub(crate) fn decline(&mut self, doc: &DocId, offered: Option<(Scope, Item)>, again: Option<Time>) {
-        self.exclude(doc, Excluded { offered, declined: true, again });
-    }
-
-    fn exclude(&mut self, doc: &DocId, excluded: Excluded) {
-        if self.excluded.len() < MAX_EXCLUDED || self.excluded.contains_key(doc) {
-            self.excluded.insert(doc.clone(), excluded);
-        }
-    }
-
-    /// When a document that was left out is tried again.
-    pub(crate) fn retry_deadline(&self) -> Option<Time> {
-        self.excluded.values().filter_map(|excluded| excluded.again).min()
-    }
-
-    /// The documents that are to be tried again.
-    pub(crate) fn retries(&self, now: Time) -> Vec<DocId> {
-        let due = self.excluded.iter().filter(|(_, excluded)| excluded.again.is_some_and(|again| again <= now));
-        due.map(|(doc, _)| doc.clone()).collect()
-    }
-
-    /// Counts a document again; whether it was left out.
-    pub(crate) fn include(&mut self, doc: &DocId) -> bool {
-        self.excluded.remove(doc).is_some()
-    }
-
-    /// The documents that are left out.
-    pub(crate) fn left_out(&self) -> impl Iterator<Item = &DocId> {
-        self.excluded.keys()
-    }
-
-    /// Whether a document is left out that the other side refused.
-    pub(crate) fn is_declined(&self, doc: &DocId) -> bool {
-        self.excluded.get(doc).is_some_and(|excluded| excluded.declined)
-    }
-
-    pub(crate) fn is_excluded(&self, doc: &DocId) -> bool {
-        self.excluded.contains_key(doc)
-    }
-
-    /// What is left out of these scopes.
-    pub(crate) fn excluded(&self, mask: ScopeMask) -> impl Iterator<Item = &Item> {
-        let items = self.excluded.values().filter_map(|excluded| excluded.offered.as_ref());
-        items.filter(move |(scope, _)| mask.contains(*scope)).map(|(_, item)| item)
     }
 }
 
