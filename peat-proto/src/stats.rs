@@ -39,6 +39,8 @@ pub struct Stats {
     pub changes_known: u64,
     /// Received document payloads that were refused.
     pub refused: u64,
+    /// Wholes put together from pieces that were not what the sender had announced; refused as invalid.
+    pub forged: u64,
     /// Sent documents that a peer did not take.
     pub declined: u64,
     /// Frames cut short by the end of their stream.
@@ -102,6 +104,7 @@ impl Stats {
             changes_applied,
             changes_known,
             refused,
+            forged,
             declined,
             truncated,
             malformed,
@@ -139,6 +142,7 @@ impl Stats {
             ("changes_applied", changes_applied),
             ("changes_known", changes_known),
             ("refused", refused),
+            ("forged", forged),
             ("declined", declined),
             ("truncated", truncated),
             ("malformed", malformed),

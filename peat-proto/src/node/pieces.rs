@@ -44,6 +44,10 @@ impl Node {
                 };
                 self.take_in(id, doc, payload);
             }
+            Taken::Forged => {
+                self.stats.forged += 1;
+                self.deny(id, doc, Refusal::Invalid);
+            }
             Taken::Part { held, news } => {
                 let later = self.conns.get(&id).map(|conn| self.now.mono + self.patience(conn, 0));
                 let Some(conn) = self.conns.get_mut(&id) else { return };

@@ -90,6 +90,8 @@ pub(crate) enum Taken {
     Whole(Form, Bytes),
     /// More must come. `news`: it was the next one.
     Part { held: Held, news: bool },
+    /// It was the last one, and what they make is not what their id names: all of them are dropped.
+    Forged,
 }
 
 impl Assemblies {
@@ -112,6 +114,7 @@ impl Assemblies {
     /// Takes in a piece, whose whole is within what is accepted.
     pub(crate) fn take(&mut self, peer: PeerId, doc: &DocId, piece: Piece) -> Taken {
         self.clock += 1;
+        let id = piece.id;
         let key = (peer, doc.clone());
         if self.parts.get(&key).is_some_and(|known| known.id != piece.id || known.whole != piece.whole) {
             self.drop_part(&key);
@@ -136,7 +139,8 @@ impl Assemblies {
         if assembly.front.len() as u64 >= assembly.whole {
             let form = assembly.form;
             let whole = self.drop_part(&key).map(|assembly| assembly.front).unwrap_or_default();
-            return Taken::Whole(form, whole.into());
+            // 16 MiB take 10 ms.
+            return if Piece::id_of(&whole) == id { Taken::Whole(form, whole.into()) } else { Taken::Forged };
         }
         let held = assembly.held();
         self.shrink();
@@ -277,11 +281,30 @@ mod tests {
                         Taken::Part { held, .. } => {
                             transfer.heard(&held);
                         }
+                        Taken::Forged => panic!("what was sent is what was announced"),
                     }
                 }
                 transfer.rewind();
             }
             assert_eq!(assemblies.bytes(), 0, "what is whole is handed over");
+        }
+    }
+
+    #[test]
+    fn what_pieces_make_is_what_their_id_names_or_nothing() {
+        let mut assemblies = Assemblies::new(1 << 20);
+        for changed in 0..4 {
+            let mut transfer = Transfer::new(Form::Saved, whole(4000));
+            let mut last = None;
+            for at in 0..4 {
+                let mut piece = transfer.next(1000).expect("more");
+                if at == changed {
+                    piece.bytes = piece.bytes.iter().map(|byte| byte ^ 1).collect();
+                }
+                last = Some(assemblies.take(PEER, &doc("notes:1"), piece));
+            }
+            assert_eq!(last, Some(Taken::Forged));
+            assert_eq!(assemblies.bytes(), 0, "nothing of it is kept");
         }
     }
 
