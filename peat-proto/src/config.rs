@@ -29,7 +29,8 @@ pub struct Config {
     /// Saved bytes above which a document is *merged and saved* by a worker. Default 64 KiB: applying to the worst
     /// recorded text costs 0.27 ms/KiB, so 18 ms at most on the caller's thread.
     pub merge_inline_bytes: usize,
-    /// Bytes of partly received frames of all connections together. Default 32 MiB: two frames of the largest size.
+    /// Bytes of partly received frames of all connections together. Default 32 MiB: two frames of the largest size. Above it
+    /// the connections that hold most are closed; one on our own wire is at half of it, 16 streams of 1 MiB.
     pub receive_budget: usize,
     /// Bytes of documents that arrive in pieces and are not whole yet, of all connections and past ones. Default 32 MiB:
     /// two of the largest; what was longest without a new piece gives way.

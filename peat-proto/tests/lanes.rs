@@ -29,6 +29,8 @@ struct Victim {
     node: Node,
     now: Now,
     closed: Option<CloseCode>,
+    /// All connections that were closed, that of the test's peer too.
+    closings: Vec<(ConnId, CloseCode)>,
     sent: Vec<Bytes>,
     stopped: Vec<(StreamId, CloseCode)>,
     replies: Vec<(StreamId, Bytes, bool)>,
@@ -37,21 +39,49 @@ struct Victim {
 impl Victim {
     /// A node that has just been dialled by somebody.
     fn dialled() -> Self {
-        let mut config = Config::default();
+        Self::with(Config::default())
+    }
+
+    fn with(mut config: Config) -> Self {
         config.admission.open = true;
         let now = Now { mono: Time::ZERO, unix_ms: 1_700_000_000_000 };
         let boot = Boot { store: [1; 16], number: 1 };
         let mut node = Node::new(config, PeerId([1; 32]), boot, [1; 32], Vec::<Entry>::new(), now);
-        let link = Link { role: Role::Accepted, wire: Wire::V1, reliable: true, binding: [0; 32], rtt: None };
-        node.handle(now, Input::Connected { conn: CONN, peer: PeerId([2; 32]), link });
-        let mut victim = Self { node, now, closed: None, sent: Vec::new(), stopped: Vec::new(), replies: Vec::new() };
+        node.handle(now, connected(CONN, PeerId([2; 32])));
+        let mut victim = Self {
+            node,
+            now,
+            closed: None,
+            closings: Vec::new(),
+            sent: Vec::new(),
+            stopped: Vec::new(),
+            replies: Vec::new(),
+        };
         victim.drain();
         victim
     }
 
+    /// Another peer, over which documents flow too.
+    fn serve_another(&mut self, conn: ConnId, peer: PeerId) {
+        self.node.handle(self.now, connected(conn, peer));
+        self.drain();
+        for frame in [hello(2).frame(), Proof::default().frame(), terms().frame(), summary().frame()] {
+            self.feed_on(conn, CONTROL, &frame);
+        }
+    }
+
+    fn feed_on(&mut self, conn: ConnId, stream: StreamId, bytes: &Bytes) {
+        self.node.handle(self.now, Input::Received { conn, stream, bytes: bytes.clone(), fin: false });
+        self.drain();
+    }
+
     /// A node over which documents flow.
     fn serving() -> Self {
-        let mut victim = Self::dialled();
+        Self::serving_with(Config::default())
+    }
+
+    fn serving_with(config: Config) -> Self {
+        let mut victim = Self::with(config);
         for frame in [hello(1).frame(), Proof::default().frame(), terms().frame(), summary().frame()] {
             victim.feed(CONTROL, &frame, false);
         }
@@ -68,7 +98,12 @@ impl Victim {
     fn drain(&mut self) {
         while let Some(output) = self.node.poll() {
             match output {
-                Output::Disconnect { code, .. } => self.closed = Some(code),
+                Output::Disconnect { conn, code } => {
+                    self.closings.push((conn, code));
+                    if conn == CONN {
+                        self.closed = Some(code);
+                    }
+                }
                 Output::Send { conn, frame, .. } => {
                     self.node.handle(self.now, Input::Sent { conn, bytes: frame.len() });
                     self.sent.push(frame);
@@ -100,6 +135,11 @@ impl Victim {
         assert_eq!(self.closed, None);
         assert!(self.node.contains(&DocId::new(&name).expect("valid")), "a good frame after it is applied");
     }
+}
+
+fn connected(conn: ConnId, peer: PeerId) -> Input {
+    let link = Link { role: Role::Accepted, wire: Wire::V1, reliable: true, binding: [0; 32], rtt: None };
+    Input::Connected { conn, peer, link }
 }
 
 fn hello(nonce: u8) -> Hello {
@@ -351,6 +391,56 @@ fn stalled_streams_stay_within_the_number_and_the_memory_allowed() {
     assert!(stats.receive_bytes <= 16 * (4096 + 16), "{} bytes", stats.receive_bytes);
     assert!(stats.stopped >= 1000 - 16, "{} streams were stopped", stats.stopped);
     assert_eq!(victim.closed, None);
+}
+
+/// Several that fill the budget together, and one that has just sent a little: of those who fill it, who holds most goes.
+#[test]
+fn a_full_budget_closes_who_holds_most_and_not_who_sent_last() {
+    let mut config = Config::default();
+    config.receive_budget = 64 << 10;
+    let mut victim = Victim::serving_with(config);
+    let hogs = [ConnId(2), ConnId(3), ConnId(4)];
+    for (n, conn) in hogs.into_iter().enumerate() {
+        victim.serve_another(conn, PeerId([3 + u8::try_from(n).expect("few"); 32]));
+        victim.feed_on(conn, LANE, &raw(0x10, 1 << 20, &vec![0; (20 << 10) + n]));
+    }
+    assert_eq!(victim.closings, [], "all of it is within the budget");
+    victim.feed(LANE, &raw(0x10, 1 << 20, &[0; 8 << 10]), false);
+    assert_eq!(victim.closings, [(ConnId(4), CloseCode::Exhausted)]);
+    assert!(victim.node.stats().receive_bytes <= 64 << 10);
+    assert_eq!(victim.closed, None);
+}
+
+#[test]
+fn one_connection_has_half_of_the_budget_at_most() {
+    let mut config = Config::default();
+    config.receive_budget = 64 << 10;
+    let mut victim = Victim::serving_with(config);
+    victim.serve_another(ConnId(2), PeerId([3; 32]));
+    victim.feed_on(ConnId(2), LANE, &raw(0x10, 1 << 20, &[0; 31 << 10]));
+    assert_eq!(victim.closings, []);
+    victim.feed_on(ConnId(2), LANE, &Bytes::from(vec![0; 2 << 10]));
+    assert_eq!(victim.closings, [(ConnId(2), CloseCode::Exhausted)]);
+    assert_eq!(victim.node.stats().receive_bytes, 0);
+}
+
+/// The largest frame that trickles in 64 KiB a time just within the deadline of each.
+#[test]
+fn a_drip_feeder_holds_memory_for_two_minutes_and_not_for_eight() {
+    let mut victim = Victim::serving();
+    victim.feed(LANE, &raw(0x10, (1 << 20) - 1, &[0; 16]), false);
+    let mut passed = Duration::ZERO;
+    while victim.closed.is_none() {
+        let step = Duration::from_secs(29);
+        (victim.now.mono, passed) = (victim.now.mono + step, passed + step);
+        victim.node.handle(victim.now, Input::Timeout);
+        victim.drain();
+        if victim.closed.is_none() {
+            victim.feed(LANE, &Bytes::from(vec![0; 64 << 10]), false);
+        }
+    }
+    assert_eq!(victim.closed, Some(CloseCode::FrameDeadline));
+    assert!(passed <= Duration::from_secs(150), "after {passed:?}");
 }
 
 #[test]

@@ -252,8 +252,7 @@ impl Node {
     fn drop_conn(&mut self, id: ConnId) -> Option<Conn> {
         let conn = self.conns.remove(&id)?;
         self.remember_inward(&conn);
-        let counted: usize = conn.streams.values().map(|stream| stream.counted).sum();
-        self.receiving = self.receiving.saturating_sub(counted);
+        self.receiving = self.receiving.saturating_sub(conn.receiving());
         self.docs.disregard(id);
         if !self.has_conn(&conn.peer) {
             self.wanted.lost(&conn.peer, self.now.mono, &mut self.rng);

@@ -244,8 +244,7 @@ impl Node {
     /// Closes a connection that was never said to be up.
     fn legacy_close_unserved(&mut self, id: ConnId, code: CloseCode) {
         if let Some(conn) = self.legacy.conns.remove(&id) {
-            let counted: usize = conn.inlets.values().map(|inlet| inlet.counted).sum();
-            self.receiving = self.receiving.saturating_sub(counted);
+            self.receiving = self.receiving.saturating_sub(conn.receiving());
             self.out.disconnects.push_back(Output::Disconnect { conn: id, code });
         }
     }

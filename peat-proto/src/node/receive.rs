@@ -6,7 +6,7 @@ use super::Node;
 use crate::id::{ConnId, DocId, StreamId};
 use crate::io::{CloseCode, Lane, Output};
 use crate::peer::bits::Bits;
-use crate::peer::connection::Phase;
+use crate::peer::connection::{Conn, Phase};
 use crate::wire::v1::{
     Ask, Body, BodyError, Caps, Cells, Entries, Entry, EntryError, Frame, FrameError, Incoming, Kind, Ping, Pong, Pull,
     Shares, Summary, Terms, Want,
@@ -49,9 +49,7 @@ impl Node {
         if let Err(error) = verdict {
             return self.framing_lost(id, stream, &error);
         }
-        if self.receiving > self.config.receive_budget {
-            return self.close_conn(id, CloseCode::Exhausted);
-        }
+        self.bound_receiving(Some(id));
         if fin {
             self.end_stream(id, stream);
         }
@@ -63,6 +61,25 @@ impl Node {
         let Some(incoming) = conn.streams.get_mut(&stream) else { return };
         let counted = std::mem::replace(&mut incoming.counted, incoming.assembler.buffered());
         self.receiving = self.receiving.saturating_sub(counted) + incoming.counted;
+    }
+
+    /// Holds partial frames to their budget: of one connection to half of it, of all by closing who holds most. Who has just
+    /// sent a little need not be who fills it.
+    pub(super) fn bound_receiving(&mut self, sender: Option<ConnId>) {
+        let held = sender.and_then(|id| self.conns.get(&id)).map_or(0, Conn::receiving);
+        if let Some(id) = sender.filter(|_| held > self.config.receive_budget / 2) {
+            self.close_conn(id, CloseCode::Exhausted);
+        }
+        while self.receiving > self.config.receive_budget {
+            let own = self.conns.values().map(|conn| (conn.receiving(), conn.id));
+            let legacy = self.legacy.conns.values().map(|conn| (conn.receiving(), conn.id));
+            let Some((_, largest)) = own.chain(legacy).max() else { return };
+            if self.conns.contains_key(&largest) {
+                self.close_conn(largest, CloseCode::Exhausted);
+            } else {
+                self.legacy_close(largest, CloseCode::Exhausted);
+            }
+        }
     }
 
     pub(super) fn reset(&mut self, id: ConnId, stream: StreamId) {
@@ -94,11 +111,8 @@ impl Node {
         self.legacy_release_credit();
         for conn in self.conns.values_mut() {
             for (stream, bytes) in std::mem::take(&mut conn.held) {
-                if let Some(paused) = conn.streams.get_mut(&stream)
-                    && let Some(since) = &mut paused.since
-                {
-                    // The pause was ours.
-                    *since = self.now.mono;
+                if let Some(paused) = conn.streams.get_mut(&stream) {
+                    paused.resume(self.now.mono);
                 }
                 self.out.credits.push_back(Output::Consumed { conn: conn.id, stream, bytes });
             }
@@ -118,7 +132,7 @@ impl Node {
                 None => return Ok(()),
                 Some(Incoming::Skipped { .. }) => self.stats.skipped += 1,
                 Some(Incoming::Frame(frame)) => {
-                    (incoming.since, incoming.progress) = (None, 0);
+                    incoming.completed();
                     if let Some(conn) = self.conns.get_mut(&id) {
                         conn.traffic.frames_received += 1;
                     }

@@ -69,8 +69,7 @@ impl Node {
     }
 
     fn deadline_of(&self, conn: &Conn) -> Option<(Time, Reason)> {
-        let frame = conn.frames_since().min();
-        let frame = frame.map(|since| (since + self.config.frame_deadline, Reason::Frame(conn.id)));
+        let frame = conn.frame_deadline(self.config.frame_deadline).map(|late| (late, Reason::Frame(conn.id)));
         let state = match conn.phase {
             Phase::Greeting { deadline, again } => {
                 earlier(Some((deadline, Reason::Hello(conn.id))), again.map(|again| (again, Reason::Greeting(conn.id))))
@@ -111,8 +110,7 @@ impl Node {
 
     fn tick_conn(&mut self, id: ConnId, now: Time) {
         let Some(conn) = self.conns.get(&id) else { return };
-        let limit = self.config.frame_deadline;
-        if conn.frames_since().any(|since| since + limit <= now) {
+        if conn.frame_deadline(self.config.frame_deadline).is_some_and(|late| late <= now) {
             return self.close_conn(id, CloseCode::FrameDeadline);
         }
         match conn.phase {

@@ -1,6 +1,7 @@
 //! One connection.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -135,9 +136,15 @@ impl Conn {
         self.phase == Phase::Serving
     }
 
-    /// Since when each incomplete frame waits for its rest. Streams that we hold up ourselves do not count.
-    pub(crate) fn frames_since(&self) -> impl Iterator<Item = Time> {
-        self.streams.iter().filter(|(id, _)| !self.held.contains_key(id)).filter_map(|(_, stream)| stream.since)
+    /// When the first of the incomplete frames is too late. Streams that we hold up ourselves do not count.
+    pub(crate) fn frame_deadline(&self, limit: Duration) -> Option<Time> {
+        let moving = self.streams.iter().filter(|(id, _)| !self.held.contains_key(id));
+        moving.filter_map(|(_, stream)| stream.deadline(limit)).min()
+    }
+
+    /// Bytes of incomplete frames.
+    pub(crate) fn receiving(&self) -> usize {
+        self.streams.values().map(|stream| stream.counted).sum()
     }
 
     /// Whether documents are being exchanged or compared.

@@ -182,6 +182,11 @@ impl Conn {
         self.begin_push();
     }
 
+    /// Bytes of incomplete frames.
+    pub(crate) fn receiving(&self) -> usize {
+        self.inlets.values().map(|inlet| inlet.counted).sum()
+    }
+
     /// Since when each incomplete frame waits for its rest. Streams that we hold up ourselves do not count.
     pub(crate) fn frames_since(&self) -> impl Iterator<Item = (StreamId, Time)> {
         let moving = self.inlets.iter().filter(|(id, _)| !self.held.contains_key(id));

@@ -90,9 +90,7 @@ impl Node {
         } else {
             self.legacy_consume(id, stream, len);
         }
-        if self.receiving > self.config.receive_budget {
-            return self.legacy_close(id, CloseCode::Exhausted);
-        }
+        self.bound_receiving(None);
         if fin && !holds {
             self.legacy_ended(id, stream);
         }
