@@ -88,7 +88,7 @@ impl Node {
         let mask = |subject| if subject == Subject::Shared { plan.shared } else { plan.outward };
         let Survey { answering, excluded, .. } = &mut conn.survey;
         let scopes = &mut self.docs.scopes;
-        answering.heard_pull(pull, |subject, cells| {
+        answering.heard_pull(pull, self.now.mono, |subject, cells| {
             let left_out = excluded.symbols(mask(subject), MAX_LEFT_OUT).filter(|_| room)?;
             Some(scopes.freeze(mask(subject), cells).without(&left_out))
         });

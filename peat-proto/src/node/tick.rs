@@ -79,6 +79,8 @@ impl Node {
                 let exchange = conn.timers.first().map(|(time, _)| (*time, Reason::Exchange(conn.id)));
                 let asking = conn.survey.asking.as_ref().and_then(|asking| asking.deadline);
                 let asking = asking.map(|due| (due, Reason::Survey(conn.id)));
+                let frozen = conn.survey.answering.deadline().map(|due| (due, Reason::Survey(conn.id)));
+                let asking = earlier(asking, frozen);
                 let retry = conn.survey.excluded.deadline().map(|due| (due, Reason::Declined(conn.id)));
                 let asking = earlier(asking, retry);
                 // Without credit a summary waits for what was sent, and while scopes are made anew for these; not for time.
@@ -122,6 +124,9 @@ impl Node {
             }
             Phase::Greeting { .. } | Phase::Admitting { .. } => {}
             Phase::Serving => {
+                if let Some(conn) = self.conns.get_mut(&id) {
+                    conn.survey.answering.tick(now);
+                }
                 self.tick_exchanges(id, now);
                 self.tick_asking(id, now);
                 self.tick_terms(id, now);

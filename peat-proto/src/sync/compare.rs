@@ -14,6 +14,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -23,6 +24,17 @@ use crate::wire::v1::{Ask, Cells, Pull, Shares, Subject};
 
 /// Symbols by which two sets differ at least, from which on no sketch is tried.
 const TOO_MANY: u64 = 5000;
+
+/// Time for which a frozen set is kept, however slowly its cells are pulled; then ranges are left to the asking side. 2 min:
+/// the 200 KB of a whole sketch at 14 kbit/s.
+const MOST_FROZEN: Duration = Duration::from_secs(120);
+
+/// Time between two sets that one peer may have frozen, each of which the next write copies, with 192 KiB for each scope.
+/// 250 ms, as between two summaries.
+const BETWEEN_FREEZES: Duration = Duration::from_millis(250);
+
+/// Sets that it may have frozen in a row before that counts.
+const FREEZES_AHEAD: u32 = 4;
 
 /// The asking side of one comparison.
 #[derive(Debug)]
@@ -172,28 +184,34 @@ pub(crate) struct Answering {
     /// An epoch whose sketch is not there.
     gone: Option<u64>,
     newest: u64,
+    /// When as many sets will have been due as were frozen.
+    paid: Time,
 }
 
 #[derive(Debug)]
 struct Sketched {
     epoch: u64,
     frozen: Frozen,
+    /// When it is let go of.
+    until: Time,
     /// Cells that are to be told.
     due: Range<u32>,
 }
 
 impl Answering {
     /// Takes in a question for cells. `freeze` freezes the sets of a subject for so many cells, or refuses to.
-    pub(crate) fn heard_pull(&mut self, pull: &Pull, freeze: impl FnOnce(Subject, u32) -> Option<Frozen>) {
+    pub(crate) fn heard_pull(&mut self, pull: &Pull, now: Time, freeze: impl FnOnce(Subject, u32) -> Option<Frozen>) {
         if pull.epoch < self.newest {
             return;
         }
         if pull.epoch > self.newest {
             self.newest = pull.epoch;
             self.sketch = None;
-            if pull.from == 0 {
+            if pull.from == 0 && self.paid <= now + BETWEEN_FREEZES * FREEZES_AHEAD {
                 let frozen = freeze(pull.subject, pull.limit.min(MAX_CELLS));
-                self.sketch = frozen.map(|frozen| Sketched { epoch: pull.epoch, frozen, due: 0..0 });
+                let until = now + MOST_FROZEN;
+                self.sketch = frozen.map(|frozen| Sketched { epoch: pull.epoch, frozen, until, due: 0..0 });
+                self.paid = self.paid.max(now) + BETWEEN_FREEZES;
             }
         }
         match &mut self.sketch {
@@ -221,6 +239,18 @@ impl Answering {
     /// Whether a frozen set is kept.
     pub(crate) fn is_frozen(&self) -> bool {
         self.sketch.is_some()
+    }
+
+    /// When what is frozen is let go of.
+    pub(crate) fn deadline(&self) -> Option<Time> {
+        self.sketch.as_ref().map(|sketch| sketch.until)
+    }
+
+    /// Lets go of what was frozen for too long.
+    pub(crate) fn tick(&mut self, now: Time) {
+        if self.deadline().is_some_and(|until| until <= now) {
+            self.thaw();
+        }
     }
 
     /// Lets go of what was frozen.

@@ -144,7 +144,7 @@ mod tests {
         let mut exclusions = Exclusions::default();
         for _ in 0..20_000 {
             let number = rng.below(2 * Exclusions::MOST as u64);
-            let doc = DocId::new(format!("notes:{number}")).expect("a valid name");
+            let doc = DocId::new(&format!("notes:{number}")).expect("a valid name");
             let scope = scopes[rng.below(scopes.len() as u64) as usize];
             let offered = (rng.below(4) > 0).then(|| (scope, item(&doc, rng.below(3) as u8)));
             let again = (rng.below(2) == 0).then(|| Time::ZERO + Duration::from_secs(rng.below(100)));

@@ -152,7 +152,7 @@ fn compare(asking: &mut Side, answering: &mut Side, air: &mut Air) -> (Differenc
         let mut answers = Vec::new();
         for Frame { kind, body } in bodies(&air.carry(questions)) {
             match kind {
-                Kind::Pull => answerer.heard_pull(&Pull::decode(body).expect("sound"), |_, cells| {
+                Kind::Pull => answerer.heard_pull(&Pull::decode(body).expect("sound"), Time::ZERO, |_, cells| {
                     Some(Frozen::with_cells([&mut answering.set], cells))
                 }),
                 Kind::Ask => answerer.heard_ask(Ask::decode(body).expect("sound")),
@@ -281,7 +281,7 @@ fn a_question_for_a_sketch_that_is_gone_is_answered_and_an_old_one_is_not() {
     let pull = |epoch, from| Pull { subject: Subject::Shared, epoch, limit: 500, from, to: from + 50 };
     let mut hear = |answerer: &mut Answering, pull: &Pull| {
         let mut frozen = false;
-        answerer.heard_pull(pull, |_, cells| {
+        answerer.heard_pull(pull, Time::ZERO, |_, cells| {
             frozen = true;
             Some(Frozen::with_cells([&mut theirs.set], cells))
         });
@@ -328,4 +328,33 @@ fn a_million_equal_documents_cost_what_ten_do() {
     let (found, cost) = compare(&mut ours, &mut theirs, &mut Air::clear());
     assert_true(&found, &ours, &theirs);
     assert!(cost.asked + cost.answered + ours.names(&found.changed) <= 4 << 10, "{cost:?}");
+}
+
+/// A peer that asks for ever new sketches, and never for the rest of one.
+#[test]
+fn frozen_sets_are_bounded_in_number_a_second_and_in_time() {
+    let (_, mut theirs) = sides(100, 0, 0, 0);
+    let mut answerer = Answering::default();
+    let (mut now, mut frozen) = (Time::ZERO, 0);
+    for epoch in 1..=1000 {
+        let pull = Pull { subject: Subject::Shared, epoch, limit: 64, from: 0, to: 48 };
+        answerer.heard_pull(&pull, now, |_, cells| {
+            frozen += 1;
+            Some(Frozen::with_cells([&mut theirs.set], cells))
+        });
+        assert!(answerer.say(|_| vec![&theirs.set]).is_some(), "cells, or that there are none");
+        now += Duration::from_millis(10);
+    }
+    assert!((40..=45).contains(&frozen), "{frozen} in 10 s");
+    // It goes on asking for the same one.
+    now += BETWEEN_FREEZES * 10;
+    let begun = now;
+    while answerer.is_frozen() || now == begun {
+        let pull = Pull { subject: Subject::Shared, epoch: 1001, limit: 64, from: 0, to: 48 };
+        answerer.heard_pull(&pull, now, |_, cells| Some(Frozen::with_cells([&mut theirs.set], cells)));
+        now += Duration::from_secs(1);
+        answerer.tick(now);
+        assert!(now <= begun + MOST_FROZEN, "it is let go of");
+    }
+    assert_eq!(answerer.deadline(), None);
 }
