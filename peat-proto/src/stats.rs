@@ -69,6 +69,8 @@ pub struct Stats {
     pub saves: u64,
     /// Documents evicted from the cache.
     pub evictions: u64,
+    /// Times that what a peer lacks was collected in a walk over a document's whole history.
+    pub walks: u64,
     /// Things said again because no answer came.
     pub retries: u64,
     /// Requests to compare documents now.
@@ -119,6 +121,7 @@ impl Stats {
             batches,
             saves,
             evictions,
+            walks,
             retries,
             syncs,
             syncs_refused,
@@ -157,6 +160,7 @@ impl Stats {
             ("batches", batches),
             ("saves", saves),
             ("evictions", evictions),
+            ("walks", walks),
             ("retries", retries),
             ("syncs", syncs),
             ("syncs_refused", syncs_refused),

@@ -1,5 +1,6 @@
 //! What is said about documents: which differ, and how each is brought to equal heads.
 
+pub(crate) mod backlog;
 pub(crate) mod compare;
 pub(crate) mod exchange;
 pub(crate) mod exclusions;

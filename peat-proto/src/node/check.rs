@@ -5,6 +5,7 @@ use crate::check::Violation;
 use crate::id::ConnId;
 use crate::peer::connection::Conn;
 use crate::policy::Class;
+use crate::sync::backlog::Backlog;
 
 /// Control frames that may wait on one connection: a greeting, its repetition, and room to spare.
 const MAX_CONTROL: usize = 8;
@@ -51,6 +52,10 @@ impl Node {
                 Some(doc),
             )?;
         }
+        let kept = |doc| conn.exchanges.get(doc).is_some_and(|exchange| exchange.backlog() <= Backlog::BYTES);
+        rule(conn.backlogs.iter().all(kept), "what is kept between frames belongs to an exchange")?;
+        let keeping = conn.exchanges.values().filter(|exchange| exchange.backlog() > 0).count();
+        rule(keeping <= Backlog::DOCUMENTS, "few exchanges keep changes between frames")?;
         rule(conn.receipts.keys().all(|doc| conn.exchanges.contains_key(doc)), "receipts are about exchanges")?;
         for (time, doc) in &conn.timers {
             let deadline = conn.exchanges.get(doc).and_then(|exchange| exchange.deadline);

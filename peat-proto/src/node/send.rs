@@ -13,7 +13,8 @@ use crate::io::{Lane, Output};
 use crate::peer::connection::{CONTROL_BYTES, Conn};
 use crate::policy::Class;
 use crate::request::SyncOutcome;
-use crate::sync::exchange::{Exchange, Message, Rights, Step};
+use crate::sync::backlog::Backlog;
+use crate::sync::exchange::{Exchange, Message, Rights, Room, Step};
 use crate::sync::pieces::Transfer;
 use crate::wire::v1::{Body, EntriesBuilder, Entry, Form, Hello, Refused, Saved, Word};
 
@@ -178,12 +179,24 @@ impl Node {
         let rights = self.rights(conn, doc);
         let largest = conn.handshake.peer().map_or(0, |hello| hello.largest);
         let largest = self.config.max_snapshot.min(usize::try_from(largest).unwrap_or(usize::MAX));
-        let exchange = self.conns.get_mut(&id)?.exchanges.get_mut(doc)?;
+        let conn = self.conns.get_mut(&id)?;
+        let keeps = conn.backlogs.len() < Backlog::DOCUMENTS || conn.backlogs.contains(doc);
+        let backlog = if keeps { Backlog::BYTES } else { 0 };
+        let exchange = conn.exchanges.get_mut(doc)?;
         let view = self.docs.view(doc);
         let is_copy = matches!(view, View::Stored(..));
-        let step = exchange.step(&view, rights, target, largest);
+        let step = exchange.step(&view, rights, Room { frame: target, largest, backlog });
+        self.stats.walks += exchange.take_walks();
+        let keeps = exchange.backlog() > 0;
         if is_copy {
             self.docs.drop_copy(doc);
+        }
+        if let Some(conn) = self.conns.get_mut(&id) {
+            if keeps {
+                conn.backlogs.insert(doc.clone())
+            } else {
+                conn.backlogs.remove(doc)
+            };
         }
         match step {
             Step::Settled => self.settle_exchange(id, class, doc),

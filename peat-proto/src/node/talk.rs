@@ -38,8 +38,10 @@ impl Node {
             conn.equal.remove(document.slot);
         }
         conn.survey.excluded.include(doc);
-        // They judge by heads again.
-        conn.interrupt(class, doc);
+        // Who asks has lost count, and says how much it has; other words do not begin pieces anew.
+        if word.asks || conn.has_sent(class, doc) {
+            conn.interrupt(class, doc);
+        }
         let waited = conn.exchanges.get(doc).and_then(|exchange| exchange.deadline);
         let known = conn.exchange(doc, most, Exchange::unknown).map(|exchange| {
             exchange.heard(word);

@@ -53,6 +53,10 @@ pub(crate) struct Conn {
     pub(crate) receipts: BTreeMap<DocId, Held>,
     /// Documents that wait for the transfer of their class to end.
     pub(crate) deferred: BTreeMap<Class, BTreeSet<DocId>>,
+    /// Documents of which changes are kept between two frames; at most [`Backlog::DOCUMENTS`].
+    ///
+    /// [`Backlog::DOCUMENTS`]: crate::sync::backlog::Backlog::DOCUMENTS
+    pub(crate) backlogs: BTreeSet<DocId>,
     /// How well this connection's entries are compressed, in sixteenths: what they were by what they became.
     pub(crate) ratio: usize,
     /// When the ping that is not answered was sent.
@@ -112,6 +116,7 @@ impl Conn {
             transfers: BTreeMap::new(),
             deferred: BTreeMap::new(),
             receipts: BTreeMap::new(),
+            backlogs: BTreeSet::new(),
             ratio: 16,
             pinged: None,
             rested: None,
@@ -218,10 +223,16 @@ impl Conn {
             self.timers.remove(&(deadline, doc.clone()));
         }
         self.receipts.remove(doc);
+        self.backlogs.remove(doc);
         if let Some(deferred) = self.deferred.get_mut(&class) {
             deferred.remove(doc);
         }
         self.interrupt(class, doc);
+    }
+
+    /// Whether all of a document that goes in pieces was sent, though perhaps not received.
+    pub(crate) fn has_sent(&self, class: Class, doc: &DocId) -> bool {
+        self.transfers.get(&class).is_some_and(|(moving, transfer)| moving == doc && transfer.is_sent())
     }
 
     /// Stops sending a document in pieces, if it is.

@@ -23,6 +23,7 @@ use crate::doc::document::{Document, Live};
 use crate::doc::history::{self, Brought};
 use crate::heads::Heads;
 use crate::io::Refusal;
+use crate::sync::backlog::Backlog;
 use crate::time::Time;
 use crate::wire::v1::{Held, Word};
 
@@ -62,6 +63,21 @@ pub(crate) struct Exchange {
     pub(crate) queued: Option<u64>,
     /// What the other side has of a whole that it is sent in pieces.
     pub(crate) held: Option<Held>,
+    /// What it lacks and was not sent yet.
+    backlog: Backlog,
+    /// Walks over the history that were made since they were last counted.
+    walks: u64,
+}
+
+/// What one step may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Room {
+    /// Bytes of a frame.
+    pub(crate) frame: usize,
+    /// Bytes of the largest whole that the other side takes.
+    pub(crate) largest: usize,
+    /// Bytes of changes that may be kept for the next step.
+    pub(crate) backlog: usize,
 }
 
 /// What an exchange does next.
@@ -174,17 +190,28 @@ impl Exchange {
     /// What was to be said is not said yet.
     pub(crate) fn take_back(&mut self) {
         self.ahead.clear();
+        self.backlog = Backlog::default();
+    }
+
+    /// Bytes of changes that are kept for the next step.
+    pub(crate) fn backlog(&self) -> usize {
+        self.backlog.bytes()
+    }
+
+    /// Walks over the history since this was last asked.
+    pub(crate) fn take_walks(&mut self) -> u64 {
+        std::mem::take(&mut self.walks)
     }
 
     /// What was said went unanswered: forget what was hoped for.
     pub(crate) fn give_up_waiting(&mut self) {
         self.deadline = None;
         self.tries = self.tries.saturating_add(1);
-        self.ahead.clear();
+        self.take_back();
     }
 
     /// Decides what to do, and assumes that it is done.
-    pub(crate) fn step(&mut self, view: &View<'_>, rights: Rights, frame_bytes: usize, largest: usize) -> Step {
+    pub(crate) fn step(&mut self, view: &View<'_>, rights: Rights, room: Room) -> Step {
         if let Some(reason) = self.refusing.take() {
             return Step::SayAndEnd(Message::Refused(reason, self.theirs.clone().unwrap_or_default()));
         }
@@ -208,9 +235,9 @@ impl Exchange {
             _ if ours.is_empty() && !rights.takes => self.end(ours),
             _ if ours.is_empty() => self.ask(ours, theirs, Vec::new()),
             _ if theirs.is_empty() && !rights.sends => self.end(ours),
-            View::Live(document, live) => self.compare(document, live, &theirs, rights, frame_bytes, largest),
+            View::Live(document, live) => self.compare(document, live, &theirs, rights, room),
             _ if self.is_waiting() && !self.asked && self.ahead == ours.as_slice() => self.acknowledge(ours),
-            View::Stored(_, bytes) if theirs.is_empty() && bytes.len() <= largest => {
+            View::Stored(_, bytes) if theirs.is_empty() && bytes.len() <= room.largest => {
                 self.say_whole(ours.as_slice(), (*bytes).clone(), false)
             }
             View::Cold(document) if theirs.is_empty() && document.is_compact() => Step::NeedStored,
@@ -218,15 +245,7 @@ impl Exchange {
         }
     }
 
-    fn compare(
-        &mut self,
-        document: &Document,
-        live: &Live,
-        theirs: &Heads,
-        rights: Rights,
-        frame_bytes: usize,
-        largest: usize,
-    ) -> Step {
+    fn compare(&mut self, document: &Document, live: &Live, theirs: &Heads, rights: Rights, room: Room) -> Step {
         let (ours, doc) = (&document.offered, &live.doc);
         let held: BTreeSet<ChangeHash> = document.local().iter().map(|change| change.hash).collect();
         let unheld = |hash: &ChangeHash| !held.contains(hash);
@@ -237,6 +256,10 @@ impl Exchange {
         let unknown = if rights.takes { Heads::new(unknown) } else { Heads::NONE };
         let mut hints = std::mem::take(&mut self.hints);
         hints.retain(shown);
+        if hints.iter().chain(&known).any(|hash| self.backlog.contains(hash)) {
+            // They had it from elsewhere.
+            self.backlog = Backlog::default();
+        }
         let news = self.confirm(hints);
         if self.confirm(known.into_iter().take(MAX_COMMON).collect()) || news {
             // What is sent next begins further on.
@@ -254,9 +277,14 @@ impl Exchange {
             };
         }
         let covered = ours.as_slice().iter().all(|head| base.contains(head));
-        let missing = if covered || !rights.sends { Vec::new() } else { doc.get_changes(&base) };
-        let missing: Vec<_> = missing.iter().filter(|change| unheld(&change.hash())).collect();
-        if missing.is_empty() {
+        if covered || !rights.sends {
+            self.backlog = Backlog::default();
+        } else if self.backlog.is_empty()
+            && let Some(step) = self.collect(document, live, &base, room)
+        {
+            return step;
+        }
+        if self.backlog.is_empty() {
             return match (unknown.is_empty(), self.is_waiting()) {
                 (_, true) => self.acknowledge(ours),
                 (false, false) => self.ask(ours, unknown, self.samples(doc, ours)),
@@ -265,43 +293,55 @@ impl Exchange {
                 (true, false) => self.ask(ours, Heads::NONE, Vec::new()),
             };
         }
-        let size: usize = missing.iter().map(|change| change.raw_bytes().len()).sum();
-        if theirs.is_empty() && base.is_empty() && missing.len() <= FEW && size <= frame_bytes {
-            let mut whole = BytesMut::with_capacity(size);
-            missing.iter().for_each(|change| whole.extend_from_slice(change.raw_bytes()));
-            return self.say_whole(ours.as_slice(), whole.freeze(), false);
-        }
-        let total = automerge::ReadDoc::stats(doc).num_changes;
-        if missing.len() > FEW && (missing.len() as u64).saturating_mul(3) > total {
-            // An older saved form will do to begin with, if it brings anything.
-            let brings = |at: &Heads| missing.iter().any(|change| at.contains(&change.hash()));
-            match &live.prepared {
-                Some((_, saved)) if saved.len() > largest => {}
-                Some((at, saved)) if at == ours || (self.ahead.is_empty() && brings(at)) => {
-                    return self.say_whole(at.as_slice(), saved.clone(), at != ours);
-                }
-                _ => return Step::NeedSaved,
-            }
-        }
         let mut frontier = Heads::new(base);
         let mut changes = Vec::new();
-        let mut size = 0;
-        for change in &missing {
-            let bytes = change.raw_bytes();
-            if size > 0 && size + bytes.len() > frame_bytes {
-                break;
-            }
-            size += bytes.len();
-            frontier = frontier.advanced([(change.hash(), change.deps())]);
-            changes.push(Bytes::copy_from_slice(bytes));
+        for missing in self.backlog.next_frame(room.frame) {
+            frontier = frontier.advanced([(missing.hash, missing.deps.as_slice())]);
+            changes.push(missing.bytes);
         }
-        let more = changes.len() < missing.len();
+        let more = !self.backlog.is_last(ours);
+        self.backlog.cut(room.backlog);
         self.ahead = if more { frontier.as_slice().to_vec() } else { ours.as_slice().to_vec() };
         let asks = !unknown.is_empty() && !self.is_waiting();
         let samples = if asks { self.samples(doc, ours) } else { Vec::new() };
         (self.asked, self.owes) = (false, false);
         let word = Word { heads: ours.clone(), asks, need: unknown, samples, changes };
         Step::Say { message: Message::Word(word), expects: true, more }
+    }
+
+    /// Collects what lies behind `base`; or says, or asks for, a whole document in its place.
+    fn collect(&mut self, document: &Document, live: &Live, base: &[ChangeHash], room: Room) -> Option<Step> {
+        let (ours, doc) = (&document.offered, &live.doc);
+        let held: BTreeSet<ChangeHash> = document.local().iter().map(|change| change.hash).collect();
+        // Names cost what is missing; the changes themselves cost a walk over the whole history.
+        let missing = doc.get_changes_meta(base).into_iter().map(|meta| meta.hash).filter(|hash| !held.contains(hash));
+        let missing: Vec<ChangeHash> = missing.collect();
+        let total = automerge::ReadDoc::stats(doc).num_changes;
+        if missing.len() > FEW && (missing.len() as u64).saturating_mul(3) > total {
+            // An older saved form will do to begin with, if it brings anything.
+            let brings = |at: &Heads| missing.iter().any(|hash| at.contains(hash));
+            match &live.prepared {
+                Some((_, saved)) if saved.len() > room.largest => {}
+                Some((at, saved)) if at == ours || (self.ahead.is_empty() && brings(at)) => {
+                    return Some(self.say_whole(at.as_slice(), saved.clone(), at != ours));
+                }
+                _ => return Some(Step::NeedSaved),
+            }
+        }
+        if missing.is_empty() {
+            return None;
+        }
+        self.walks += 1;
+        let changes = doc.get_changes(base).into_iter().filter(|change| !held.contains(&change.hash()));
+        self.backlog = Backlog::collect(changes, ours);
+        let size: usize = self.backlog.changes().map(|change| change.bytes.len()).sum();
+        let is_new = base.is_empty() && self.theirs.as_ref().is_some_and(Heads::is_empty);
+        if is_new && missing.len() <= FEW && size <= room.frame {
+            let mut whole = BytesMut::with_capacity(size);
+            std::mem::take(&mut self.backlog).changes().for_each(|change| whole.extend_from_slice(&change.bytes));
+            return Some(self.say_whole(ours.as_slice(), whole.freeze(), false));
+        }
+        None
     }
 
     /// Sends all that there is, of the history behind `at`.
