@@ -20,7 +20,7 @@ use crate::reconcile::Digest;
 use crate::rng::Rng;
 use crate::stats::Stats;
 use crate::store::{Entry, StoreCommand, Stored};
-use crate::sync::pieces::Assemblies;
+use crate::sync::pieces::{Assemblies, Interrupted};
 use crate::time::{Now, Time};
 use crate::wire::v1::Packer;
 
@@ -81,6 +81,7 @@ pub struct Node {
     assemblies: Assemblies,
     packer: Packer,
     /// When the scopes go on being made anew.
+    interrupted: Interrupted,
     rebuild_due: Option<Time>,
     /// Bytes of partly received frames, of all connections.
     receiving: usize,
@@ -150,6 +151,7 @@ impl Node {
             assemblies: Assemblies::new(config.piece_budget),
             packer: Packer::new(),
             inward: BTreeMap::new(),
+            interrupted: Interrupted::default(),
             rebuild_due: None,
             wanted: Wanted::new(config.dial_min, config.dial_max),
             config,

@@ -83,6 +83,7 @@ impl Node {
         self.admitted.remove(&peer);
         self.inward.remove(&peer);
         self.assemblies.forget(peer, None);
+        self.interrupted.forget(peer);
         self.docs.forget_peer(peer);
         for id in self.conns_of(&peer) {
             self.close_conn(id, CloseCode::NotAdmitted);
@@ -263,3 +264,6 @@ impl Node {
         Some(conn)
     }
 }
+        for (doc, _) in conn.transfers.values() {
+            self.interrupted.note(conn.peer, doc.clone());
+        }

@@ -382,7 +382,9 @@ impl Node {
         }
         let quiet = conn.link.reliable;
         for doc in begun {
-            if conn.exchange(&doc, most, || Exchange::push(quiet)).is_some() {
+            let cut_off = self.interrupted.take(conn.peer, &doc);
+            let begin = || if cut_off { Exchange::unknown() } else { Exchange::push(quiet) };
+            if conn.exchange(&doc, most, begin).is_some() {
                 conn.enqueue(class, &doc);
             }
         }

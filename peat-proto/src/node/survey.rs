@@ -191,6 +191,7 @@ impl Node {
         let begin = match found {
             Found::Changed(_) => Exchange::unknown(),
             Found::Missing(_) if !goes => return,
+            Found::Missing(_) if self.interrupted.take(conn.peer, &doc) => Exchange::unknown(),
             Found::Missing(_) => Exchange::push(conn.link.reliable),
         };
         if conn.survey.excluded.contains(&doc) || conn.exchanges.contains_key(&doc) {

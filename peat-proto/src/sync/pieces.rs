@@ -1,6 +1,6 @@
 //! What is too large for one frame: sent in pieces, put together again, and gone on with on the next connection.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -55,6 +55,31 @@ impl Transfer {
     /// Begins again behind what the other side has.
     pub(crate) fn rewind(&mut self) {
         self.sent = self.held;
+    }
+}
+
+/// Wholes whose way out was cut off with their connection. Who may have a part of one is asked before it is sent again.
+#[derive(Debug, Default)]
+pub(crate) struct Interrupted(BTreeSet<(PeerId, DocId)>);
+
+impl Interrupted {
+    /// Documents that are remembered: 1,024 of at most 0.5 KiB. Of one that is forgotten what was sent is sent again.
+    const MOST: usize = 1024;
+
+    pub(crate) fn note(&mut self, peer: PeerId, doc: DocId) {
+        if self.0.len() >= Self::MOST {
+            self.0.pop_first();
+        }
+        self.0.insert((peer, doc));
+    }
+
+    /// Whether a whole of this document was cut off on its way there; told once.
+    pub(crate) fn take(&mut self, peer: PeerId, doc: &DocId) -> bool {
+        self.0.remove(&(peer, doc.clone()))
+    }
+
+    pub(crate) fn forget(&mut self, peer: PeerId) {
+        self.0.retain(|(of, _)| *of != peer);
     }
 }
 

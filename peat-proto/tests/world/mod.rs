@@ -9,7 +9,7 @@ use automerge::{ROOT, ReadDoc};
 use bytes::Bytes;
 use peat_proto::store::{Entry, Op, Record, StoreCommand, Stored};
 use peat_proto::{
-    Boot, Config, ConnId, DocId, Event, Input, Lane, Link, Node, Now, Output, PeerId, Role, StreamId, Time, Wire,
+    Boot, Config, ConnId, DocId, Event, Input, Lane, Link, Node, Now, Output, PeerId, Rng, Role, StreamId, Time, Wire,
 };
 
 /// A frame that crossed, as the test sees it.
@@ -43,24 +43,34 @@ pub struct World {
     pub crossings: Vec<Crossing>,
     pub next_conn: u64,
     pub next_stream: u64,
+    /// Percent of the frames on datagram links that are lost.
+    pub loss: u64,
+    pub rng: Rng,
 }
 
 impl World {
     pub fn new(nodes: usize, config: &Config) -> Self {
+        Self::of(vec![config.clone(); nodes])
+    }
+
+    /// A node for each configuration.
+    pub fn of(configs: Vec<Config>) -> Self {
         let now = Now { mono: Time::ZERO, unix_ms: 1_700_000_000_000 };
-        let host = |n: usize| {
+        let host = |(n, config)| {
             let boot = Boot { store: [u8::try_from(n).expect("few"); 16], number: 1 };
-            let node = Node::new(config.clone(), peer(n), boot, [1; 32], Vec::<Entry>::new(), now);
+            let node = Node::new(config, peer(n), boot, [1; 32], Vec::<Entry>::new(), now);
             Host { node, disk: Disk::default(), events: Vec::new(), answers: VecDeque::new() }
         };
         Self {
             now,
-            hosts: (0..nodes).map(host).collect(),
+            hosts: configs.into_iter().enumerate().map(host).collect(),
             ends: BTreeMap::new(),
             wire: VecDeque::new(),
             crossings: Vec::new(),
             next_conn: 0,
             next_stream: 0,
+            loss: 0,
+            rng: Rng::new([1; 32]),
         }
     }
 
@@ -71,15 +81,28 @@ impl World {
     }
 
     pub fn connect(&mut self, a: usize, b: usize) -> (ConnId, ConnId) {
+        self.connect_by(a, b, true)
+    }
+
+    /// Over a link that loses frames, or not.
+    pub fn connect_by(&mut self, a: usize, b: usize, reliable: bool) -> (ConnId, ConnId) {
         let (here, there) = (ConnId(self.next_conn), ConnId(self.next_conn + 1));
         self.next_conn += 2;
         self.ends.insert((a, here), (b, there));
         self.ends.insert((b, there), (a, here));
-        let link = |role| Link { role, wire: Wire::V1, reliable: true, binding: [0; 32], rtt: None };
+        let link = |role| Link { role, wire: Wire::V1, reliable, binding: [0; 32], rtt: None };
         let now = self.now;
         self.hosts[a].node.handle(now, Input::Connected { conn: here, peer: peer(b), link: link(Role::Dialled) });
         self.hosts[b].node.handle(now, Input::Connected { conn: there, peer: peer(a), link: link(Role::Accepted) });
         (here, there)
+    }
+
+    /// Ends a connection, with what is on its way.
+    pub fn cut(&mut self, n: usize, conn: ConnId) {
+        let Some((other, there)) = self.ends.remove(&(n, conn)) else { return };
+        self.ends.remove(&(other, there));
+        self.hosts[n].node.handle(self.now, Input::Disconnected { conn, code: None });
+        self.hosts[other].node.handle(self.now, Input::Disconnected { conn: there, code: None });
     }
 
     /// Drains one node; frames go onto the wire, writes wait in `answers` until [`Self::store`].
@@ -148,6 +171,9 @@ impl World {
     pub fn deliver(&mut self, (from, conn, _lane, frame): (usize, ConnId, Lane, Bytes)) {
         let now = self.now;
         self.hosts[from].node.handle(now, Input::Sent { conn, bytes: frame.len() });
+        if self.rng.below(100) < self.loss {
+            return;
+        }
         if let Some((to, there)) = self.ends.get(&(from, conn)).copied() {
             self.next_stream += 1;
             let stream = StreamId::new(self.next_stream, Role::Dialled, false);
