@@ -20,6 +20,13 @@ pub struct Config {
     pub max_markers: u64,
     /// Who may sync.
     pub admission: Admission,
+    /// Peers that are remembered because they were let in once. Default 4,096, of about 100 B in memory and in the store. Beyond
+    /// them those that were let in before stay, members of the formation and dialled peers are let in without being
+    /// remembered, and bearers of an invitation are refused.
+    pub max_admitted: usize,
+    /// Peers that one invitation lets in, counted from the start of the node. Default 256: a ticket that got around lets no
+    /// more in before somebody looks.
+    pub max_guests: usize,
     /// Bytes of loaded documents that stay in memory. Default 64 MiB: about 4,300 small documents of 15 kB each.
     /// A document above the budget is loaded alone and let go at the end of the drain.
     pub cache_bytes: usize,
@@ -191,6 +198,8 @@ impl Default for Config {
             family: Family::default(),
             max_markers: 1_000_000,
             admission: Admission::default(),
+            max_admitted: 4096,
+            max_guests: 256,
             cache_bytes: 64 << 20,
             load_inline_bytes: 4 << 10,
             merge_inline_bytes: 64 << 10,

@@ -71,6 +71,8 @@ pub struct Node {
     requests: Requests,
     /// Peers that were let in by invitation or because they were wanted, and are remembered in the store.
     admitted: BTreeSet<PeerId>,
+    /// Whom each invitation has let in since the start.
+    guests: BTreeMap<usize, BTreeSet<PeerId>>,
     /// Whether deadlines have been looked at since the last input.
     ticked: bool,
     /// The connection that sent last: the next one is served first.
@@ -79,9 +81,9 @@ pub struct Node {
     inward: BTreeMap<PeerId, Digest>,
     /// What arrives in pieces.
     assemblies: Assemblies,
+    interrupted: Interrupted,
     packer: Packer,
     /// When the scopes go on being made anew.
-    interrupted: Interrupted,
     rebuild_due: Option<Time>,
     /// Bytes of partly received frames, of all connections.
     receiving: usize,
@@ -149,9 +151,9 @@ impl Node {
             requests: Requests::default(),
             secret: blake3::derive_key("peat 2026 node secret v1", &seed),
             assemblies: Assemblies::new(config.piece_budget),
+            interrupted: Interrupted::default(),
             packer: Packer::new(),
             inward: BTreeMap::new(),
-            interrupted: Interrupted::default(),
             rebuild_due: None,
             wanted: Wanted::new(config.dial_min, config.dial_max),
             config,
@@ -163,6 +165,7 @@ impl Node {
             conns: BTreeMap::new(),
             legacy,
             admitted,
+            guests: BTreeMap::new(),
             ticked: false,
             turn: ConnId(0),
             receiving: 0,
@@ -332,6 +335,7 @@ impl Node {
         stats.add_documents(&self.docs.stats);
         self.docs.gauges(&mut stats);
         stats.receive_bytes = self.receiving;
+        stats.remembered = self.admitted.len() as u64;
         stats.piece_bytes = self.assemblies.bytes();
         stats.peers = self.conns.values().map(|conn| conn.stats(stats.documents)).collect();
         stats.peers.extend(self.legacy.conns.values().map(|conn| conn.stats(stats.documents)));

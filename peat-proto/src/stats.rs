@@ -17,6 +17,13 @@ pub struct Stats {
     pub loaded: u64,
     /// Estimated bytes of documents in memory.
     pub cache_bytes: usize,
+    /// Peers that are remembered because they were let in once.
+    pub remembered: u64,
+    /// Peers that proved themselves when as many were remembered as may be: members and dialled ones were let in all the same,
+    /// invited ones were not.
+    pub unremembered: u64,
+    /// Peers that came by an invitation that had let in as many as it may, and were refused.
+    pub uninvited: u64,
     /// Bytes of partly received frames, of all connections.
     pub receive_bytes: usize,
     /// Bytes of documents that arrive in pieces and are not whole yet.
@@ -95,6 +102,9 @@ impl Stats {
             markers,
             loaded,
             cache_bytes,
+            remembered,
+            unremembered,
+            uninvited,
             receive_bytes,
             piece_bytes,
             undurable_bytes,
@@ -134,6 +144,9 @@ impl Stats {
             ("markers", markers),
             ("loaded", loaded),
             ("cache_bytes", cache_bytes as u64),
+            ("remembered", remembered),
+            ("unremembered", unremembered),
+            ("uninvited", uninvited),
             ("receive_bytes", receive_bytes as u64),
             ("piece_bytes", piece_bytes as u64),
             ("undurable_bytes", undurable_bytes as u64),

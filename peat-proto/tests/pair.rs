@@ -4,7 +4,7 @@ mod world;
 
 use std::time::Duration;
 
-use peat_proto::{CloseCode, Config, Event, Input, Invitation};
+use peat_proto::{CloseCode, Config, Event, Formation, FormationId, FormationSecret, Input, Invitation};
 use world::{World, peer};
 
 #[test]
@@ -150,4 +150,60 @@ fn a_stranger_is_refused_and_an_invitation_lets_in() {
     world.pass(Duration::from_secs(5));
     assert_eq!(world.get(1, "notes:1", "x"), Some(1));
     assert_eq!(world.hosts[0].disk.peers, [peer(1)], "remembered before the first document is served");
+}
+
+#[test]
+fn an_invitation_lets_in_so_many_and_who_was_let_in_stays() {
+    let secrets = [Invitation([9; 32]), Invitation([8; 32])];
+    let mut config = Config::default();
+    config.admission.invitations.extend(secrets);
+    (config.max_guests, config.max_admitted) = (2, 4);
+    let mut world = World::new(7, &config);
+    world.put(0, "notes:1", "x", 1);
+    let mut come = |n: usize, secret: usize| {
+        let now = world.now;
+        world.hosts[n].node.handle(now, Input::Want { peer: peer(0), invitation: Some(secrets[secret]) });
+        let (conn, _) = world.connect(n, 0);
+        world.pass(Duration::from_secs(5));
+        let is_in = world.hosts[n].node.documents("").len() == 1;
+        world.cut(n, conn);
+        let stats = world.hosts[0].node.stats();
+        (is_in, stats.remembered, stats.uninvited, stats.unremembered)
+    };
+    assert_eq!(come(1, 0), (true, 1, 0, 0));
+    assert_eq!(come(2, 0), (true, 2, 0, 0));
+    assert_eq!(come(3, 0), (false, 2, 1, 0), "it has let in two");
+    assert_eq!(come(1, 0), (true, 2, 1, 0), "who was let in stays");
+    assert_eq!(come(4, 1), (true, 3, 1, 0), "another invitation");
+    assert_eq!(come(5, 1), (true, 4, 1, 0));
+    assert!(!come(6, 1).0);
+    world.hosts[0].node.handle(world.now, Input::Forget { peer: peer(1) });
+    world.run();
+    assert_eq!(world.hosts[0].node.stats().remembered, 3);
+}
+
+/// As many are remembered as may be: members get in all the same.
+#[test]
+fn beyond_what_is_remembered_members_are_let_in_and_the_invited_are_not() {
+    let formation = Formation {
+        id: FormationId::new("alpha").expect("a name"),
+        secret: FormationSecret::from_bytes(&[7; 32]).expect("a secret"),
+    };
+    let mut config = Config::default();
+    config.admission.formation = Some(formation);
+    config.admission.invitations.push(Invitation([9; 32]));
+    config.max_admitted = 1;
+    let mut guest = config.clone();
+    guest.admission.formation = None;
+    let mut world = World::of(vec![config.clone(), config.clone(), config, guest]);
+    world.put(0, "notes:1", "x", 1);
+    world.connect(1, 0);
+    world.connect(2, 0);
+    world.hosts[3].node.handle(world.now, Input::Want { peer: peer(0), invitation: Some(Invitation([9; 32])) });
+    world.connect(3, 0);
+    world.pass(Duration::from_secs(5));
+    let has = |world: &World, n: usize| world.hosts[n].node.documents("").len();
+    assert_eq!((has(&world, 1), has(&world, 2), has(&world, 3)), (1, 1, 0));
+    let stats = world.hosts[0].node.stats();
+    assert_eq!((stats.remembered, stats.unremembered), (1, 2));
 }

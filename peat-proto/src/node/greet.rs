@@ -124,7 +124,7 @@ impl Node {
         let named = admission.allow.contains(&peer) || self.admitted.contains(&peer);
         let credential = match () {
             () if proven.formation => Credential::Formation,
-            () if proven.invitation => Credential::Invitation,
+            () if proven.invitation.is_some() => Credential::Invitation,
             () if named || self.wanted.contains(&peer) => Credential::Id,
             () => Credential::Open,
         };
@@ -134,7 +134,19 @@ impl Node {
         if admission.open || named {
             return self.serve(id);
         }
-        if !proven.formation && !proven.invitation && !self.wanted.contains(&peer) {
+        let vouched = proven.formation || self.wanted.contains(&peer);
+        if !vouched && proven.invitation.is_none() {
+            return self.close_conn(id, CloseCode::NotAdmitted);
+        }
+        if self.admissions() >= self.config.max_admitted {
+            // Who proves membership, or is dialled by its id, can do so every time.
+            self.stats.unremembered += 1;
+            return if vouched { self.serve(id) } else { self.close_conn(id, CloseCode::NotAdmitted) };
+        }
+        if let Some(invitation) = proven.invitation.filter(|_| !vouched)
+            && !self.use_invitation(invitation, peer)
+        {
+            self.stats.uninvited += 1;
             return self.close_conn(id, CloseCode::NotAdmitted);
         }
         // Written down before the first document is served.
@@ -143,6 +155,22 @@ impl Node {
             conn.phase = Phase::Admitting { deadline };
         }
         self.docs.admit_peer(peer);
+    }
+
+    /// Peers that are remembered, or about to be.
+    fn admissions(&self) -> usize {
+        let admitting = |conn: &&Conn| matches!(conn.phase, Phase::Admitting { .. });
+        self.admitted.len() + self.conns.values().filter(admitting).count()
+    }
+
+    /// Whether one of our invitations lets this peer in: it has before, or there is room for one more.
+    fn use_invitation(&mut self, invitation: usize, peer: PeerId) -> bool {
+        let guests = self.guests.entry(invitation).or_default();
+        if guests.len() >= self.config.max_guests && !guests.contains(&peer) {
+            return false;
+        }
+        guests.insert(peer);
+        true
     }
 
     pub(super) fn admission_is_durable(&mut self, peer: PeerId) {
@@ -253,6 +281,9 @@ impl Node {
     fn drop_conn(&mut self, id: ConnId) -> Option<Conn> {
         let conn = self.conns.remove(&id)?;
         self.remember_inward(&conn);
+        for (doc, _) in conn.transfers.values() {
+            self.interrupted.note(conn.peer, doc.clone());
+        }
         self.receiving = self.receiving.saturating_sub(conn.receiving());
         self.docs.disregard(id);
         if !self.has_conn(&conn.peer) {
@@ -264,6 +295,3 @@ impl Node {
         Some(conn)
     }
 }
-        for (doc, _) in conn.transfers.values() {
-            self.interrupted.note(conn.peer, doc.clone());
-        }

@@ -46,8 +46,8 @@ pub struct Secrets {
 pub struct Proven {
     /// It is a member of our formation.
     pub formation: bool,
-    /// It was invited by us.
-    pub invitation: bool,
+    /// It was invited by us: by which of our invitations, in the order in which they were given.
+    pub invitation: Option<usize>,
 }
 
 /// Why a handshake cannot go on.
@@ -182,10 +182,10 @@ impl Handshake {
         let fits =
             |method, key: &Key, code: [u8; 32]| self.code(theirs, method, prover, key) == blake3::Hash::from(code);
         let formation = self.secrets.formation.as_ref().zip(proof.formation);
-        let invited = |code| self.secrets.invitations.iter().any(|key| fits(Method::Invitation, key, code));
+        let invited = |code| self.secrets.invitations.iter().position(|key| fits(Method::Invitation, key, code));
         Ok(Proven {
             formation: formation.is_some_and(|(key, code)| fits(Method::Formation, key, code)),
-            invitation: prover == Role::Dialled && proof.invitation.is_some_and(invited),
+            invitation: proof.invitation.filter(|_| prover == Role::Dialled).and_then(invited),
         })
     }
 

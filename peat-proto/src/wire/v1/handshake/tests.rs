@@ -51,8 +51,8 @@ fn converse(ours: &mut Handshake, theirs: &mut Handshake, tamper: impl Fn(Bytes)
     [ours, theirs]
 }
 
-const MEMBER: Proven = Proven { formation: true, invitation: false };
-const NOTHING: Proven = Proven { formation: false, invitation: false };
+const MEMBER: Proven = Proven { formation: true, invitation: None };
+const NOTHING: Proven = Proven { formation: false, invitation: None };
 
 #[test]
 fn auth_1_two_members_prove_it_to_each_other_in_two_messages() {
@@ -79,7 +79,7 @@ fn an_invitation_admits_who_was_given_it_where_it_was_given_out() {
     let invited = || Secrets::new(None, [&mine]);
     let (mut ours, mut theirs) = (dialler(B, 7, invited()), acceptor(A, 7, Secrets::new(None, [&other, &mine])));
     let [host, guest] = converse(&mut ours, &mut theirs, |body| body);
-    assert_eq!((host, guest), (NOTHING, Proven { formation: false, invitation: true }));
+    assert_eq!((host, guest), (NOTHING, Proven { formation: false, invitation: Some(1) }));
     let (mut ours, mut theirs) = (dialler(B, 7, invited()), acceptor(A, 7, Secrets::new(None, [&other])));
     assert_eq!(converse(&mut ours, &mut theirs, |body| body), [NOTHING, NOTHING]);
     // Who accepts shows no invitation, and proves nothing with one.
