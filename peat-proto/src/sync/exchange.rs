@@ -49,6 +49,10 @@ pub(crate) struct Exchange {
     ahead: Vec<ChangeHash>,
     /// It asked a question that has not been answered.
     asked: bool,
+    /// It has said what it has beside its heads, or that it has nothing.
+    shown: bool,
+    /// It has been asked for that.
+    asked_back: bool,
     /// It sent changes whose receipt has not been confirmed.
     owes: bool,
     /// Many documents are sent at once over a link that loses nothing: no answer is wanted.
@@ -161,6 +165,7 @@ impl Exchange {
         self.quiet = false;
         self.asked |= word.asks;
         self.owes |= !word.changes.is_empty();
+        self.shown |= !word.samples.is_empty() || word.heads.is_empty();
         self.hint(&word.samples);
         self.theirs = Some(word.heads.clone());
     }
@@ -268,13 +273,15 @@ impl Exchange {
         let mut base = self.common.clone();
         base.extend(self.ahead.iter().filter(|hash| history::knows(doc, hash)));
         let strangers = base.is_empty() && !theirs.is_empty();
-        if strangers && !self.asked {
-            // Nothing in common that we know of: let them say what they have before all of ours is sent.
-            return if self.is_waiting() {
-                self.acknowledge(ours)
-            } else {
-                self.ask(ours, unknown, self.samples(doc, ours))
-            };
+        // Nothing in common that we know of: let them say what they have before all of ours is sent. A question without samples
+        // comes of a document that was not in memory; one with a short history has none to give, and is asked once.
+        let hidden = rights.sends && !self.shown && !self.asked_back;
+        if strangers && (!self.asked || hidden) {
+            if self.is_waiting() && !self.asked {
+                return self.acknowledge(ours);
+            }
+            self.asked_back = true;
+            return self.ask(ours, unknown, self.samples(doc, ours));
         }
         let covered = ours.as_slice().iter().all(|head| base.contains(head));
         if covered || !rights.sends {
