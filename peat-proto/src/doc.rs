@@ -206,7 +206,8 @@ impl Docs {
 
     /// Goes over to another policy.
     pub(crate) fn set_policy(&mut self, policy: Table) {
-        let same = Scope::ALL.iter().all(|scope| scope.id(&self.policy) == scope.id(&policy));
+        let ids = |table: &Table| Scope::all(table).into_iter().map(|scope| scope.id(table)).collect::<Vec<_>>();
+        let same = ids(&self.policy) == ids(&policy);
         if !same || !self.scopes.is_complete() {
             self.scopes.restart();
         }

@@ -301,6 +301,16 @@ fn auth_7_optional_types_are_passed_over_and_others_close_with_a_code() {
         victim.feed(LANE, &frame, false);
         assert_eq!(victim.closed, Some(CloseCode::Version));
     }
+    // A field of Terms: odd tags may be passed over, even ones not.
+    for (tag, closed) in [(1, None), (2, Some(CloseCode::Version))] {
+        let mut body = terms().frame().slice(2..).to_vec();
+        body.extend([tag, 3, b'x', b'y', b'z']);
+        let mut victim = Victim::dialled();
+        for frame in [hello(1).frame(), Proof::default().frame(), raw(0x03, body.len(), &body)] {
+            victim.feed(CONTROL, &frame, false);
+        }
+        assert_eq!(victim.closed, closed, "tag {tag}");
+    }
     let mut newer = hello(1);
     (newer.least, newer.newest) = (2, 3);
     let mut victim = Victim::dialled();

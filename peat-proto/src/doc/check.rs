@@ -1,5 +1,7 @@
 //! The invariants of the index, the cache and what is on its way to the store.
 
+use std::collections::BTreeMap;
+
 use super::document::{Document, Phase};
 use super::scopes::{Scope, ScopeMask, Sum};
 use super::{Attention, Docs};
@@ -12,12 +14,12 @@ impl Docs {
     pub(crate) fn check(&self) -> Result<(), Violation> {
         Violation::of_node(self.effects.is_empty() && self.ready.is_empty(), "a drained node has no work left")?;
         let (mut existing, mut markers, mut live, mut slots) = (0, 0, 0, Vec::new());
-        let mut sums = [Sum::default(); 4];
+        let mut sums: BTreeMap<Scope, Sum> = BTreeMap::new();
         for (doc, document) in self.classes.iter().flatten() {
             self.check_document(doc, document)?;
             if let Some((scope, item)) = self.scopes.item(&self.policy, doc, document.offer()) {
-                let sum = &mut sums[scope.direction() as usize];
-                *sum = sum.plus(Sum { count: 1, digest: item.digest() });
+                let sum = sums.entry(scope).or_default();
+                *sum = sum.plus(Sum::of(&item));
                 let found = self.scopes.find(ScopeMask::of(scope), &item.symbol) == Some(doc);
                 Violation::of_doc(found || !self.scopes.is_complete(), "what is offered is in its scope", doc)?;
             }
@@ -27,7 +29,9 @@ impl Docs {
             slots.push(document.slot);
         }
         Violation::of_node(self.writer.is_distinct(), "no document waits twice to be written")?;
-        let follow = Scope::ALL.iter().zip(sums).all(|(scope, sum)| self.scopes.sum(ScopeMask::of(*scope)) == sum);
+        let whole = sums.values().fold(Sum::default(), |whole, sum| whole.plus(*sum));
+        let follow = sums.iter().all(|(scope, sum)| self.scopes.sum(ScopeMask::of(*scope)) == *sum);
+        let follow = follow && self.scopes.sum(ScopeMask::ALL) == whole;
         Violation::of_node(follow || !self.scopes.is_complete(), "the scopes follow the documents")?;
         Violation::of_node(existing == self.existing, "existing documents are counted")?;
         Violation::of_node(markers == self.markers, "markers are counted")?;

@@ -1,22 +1,28 @@
 //! What is offered, by where it may go: what two nodes compare.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use super::Docs;
 use super::document::Offer;
 use crate::id::DocId;
 use crate::marker::{Marker, Spread};
-use crate::policy::{Class, Direction, Table};
+use crate::policy::kin::{self, Kin, Kins};
+use crate::policy::{Class, Direction, Policy, Table};
 use crate::reconcile::{Digest, Frozen, Item, SetKey, State, Symbol, SymbolSet};
 
-/// Documents and markers that go the same way in a hierarchy. There is one scope for each direction.
+/// Documents that go the same way in a hierarchy and are taken from the same peers, and deletions likewise. So what one side
+/// would refuse for who the other is takes no part in what they compare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Scope(Direction);
+pub(crate) struct Scope {
+    direction: Direction,
+    /// From whom it is taken.
+    from: Kins,
+}
 
-/// Some of the scopes.
+/// Some of the scopes: a bit for each of four directions and sixteen sets of kin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct ScopeMask(u8);
+pub(crate) struct ScopeMask(u64);
 
 /// The elements of some scopes in brief.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -29,7 +35,8 @@ pub(crate) struct Sum {
 #[derive(Debug)]
 pub(crate) struct Scopes {
     key: SetKey,
-    sets: [SymbolSet<DocId>; 4],
+    /// Those that were ever not empty.
+    sets: BTreeMap<Scope, SymbolSet<DocId>>,
     progress: Progress,
     /// Counts the changes.
     version: u64,
@@ -44,60 +51,90 @@ enum Progress {
 }
 
 impl Scope {
-    pub(crate) const ALL: [Self; 4] =
-        [Self(Direction::Upward), Self(Direction::Downward), Self(Direction::Lateral), Self(Direction::Broadcast)];
-
-    pub(crate) fn direction(self) -> Direction {
-        self.0
+    /// All that a table makes, but those that nothing is taken of from anybody. At most 60.
+    pub(crate) fn all(table: &Table) -> BTreeSet<Self> {
+        let directions = [Direction::Upward, Direction::Downward, Direction::Lateral, Direction::Broadcast];
+        // Deletions may go any way, whatever the collections do.
+        let mut all: BTreeSet<Self> = directions.into_iter().map(Self::unruled).collect();
+        for policy in table.rows().map(|(_, policy)| policy).chain([table.otherwise()]) {
+            all.extend([Self::of_documents(&policy), Self::of_deletions(&policy)]);
+        }
+        all.retain(|scope| scope.from != Kins::NONE);
+        all
     }
 
-    /// Where an offer of a collection of this direction belongs; nowhere if it is none.
-    pub(crate) fn of(offer: Offer<'_>, direction: Direction) -> Option<Self> {
+    /// Whether it is sent to such a peer.
+    pub(crate) fn sends(self, kin: Option<Kin>) -> bool {
+        kin::sends(self.direction, kin)
+    }
+
+    /// Whether it is taken from such a peer.
+    pub(crate) fn takes(self, kin: Option<Kin>) -> bool {
+        kin::takes(self.from, kin)
+    }
+
+    /// Where an offer of such a collection belongs; nowhere if it is none.
+    pub(crate) fn of(offer: Offer<'_>, policy: &Policy) -> Option<Self> {
         match offer {
             Offer::Nothing => None,
-            Offer::Heads(_) => Some(Self::of_document(direction)),
-            Offer::Marker(marker) => Some(Self::of_marker(marker, direction)),
+            Offer::Heads(_) => Some(Self::of_documents(policy)),
+            Offer::Marker(marker) => Some(Self::of_marker(marker, policy)),
         }
     }
 
-    /// Where a document of a collection belongs.
-    pub(crate) fn of_document(direction: Direction) -> Self {
-        Self(direction)
+    /// Where documents of a collection belong.
+    pub(crate) fn of_documents(policy: &Policy) -> Self {
+        Self { direction: policy.direction, from: policy.writers() }
+    }
+
+    /// Where deletions in a collection belong that go its own way.
+    fn of_deletions(policy: &Policy) -> Self {
+        Self { direction: policy.direction, from: policy.deleters() }
     }
 
     /// Where a marker belongs: a deletion may travel another way than the collection does.
-    pub(crate) fn of_marker(marker: &Marker, direction: Direction) -> Self {
-        match marker.spread {
-            Spread::Bidirectional => Self(direction),
-            Spread::Upward => Self(Direction::Upward),
-            Spread::Downward => Self(Direction::Downward),
-            Spread::SystemWide => Self(Direction::Broadcast),
-        }
+    fn of_marker(marker: &Marker, policy: &Policy) -> Self {
+        let direction = match marker.spread {
+            Spread::Bidirectional => policy.direction,
+            Spread::Upward => Direction::Upward,
+            Spread::Downward => Direction::Downward,
+            Spread::SystemWide => Direction::Broadcast,
+        };
+        if direction == policy.direction { Self::of_deletions(policy) } else { Self::unruled(direction) }
     }
 
-    /// Names the scope on the wire: equal for two nodes whose tables send the same collections this way.
+    fn unruled(direction: Direction) -> Self {
+        Self { direction, from: Kins::sending(direction) }
+    }
+
+    /// Names the scope on the wire: equal for two nodes whose tables put the same collections into it.
     pub(crate) fn id(self, table: &Table) -> [u8; 8] {
-        let mut hasher = blake3::Hasher::new_derive_key("peat 2026 scope v1");
-        let otherwise = table.otherwise().direction == self.0;
-        hasher.update(&[self.0 as u8, u8::from(otherwise)]);
-        // If all others go this way, those that do not say it; else those that do.
-        let named: BTreeMap<String, bool> =
-            table.rows().map(|(name, policy)| (name.replace('-', "_"), policy.direction == self.0)).collect();
-        for (name, _) in named.iter().filter(|(_, goes)| **goes != otherwise) {
-            hasher.update(&(name.len() as u64).to_be_bytes()).update(name.as_bytes());
+        let mut hasher = blake3::Hasher::new_derive_key("peat 2026 scope v2");
+        let otherwise = self.part_of(&table.otherwise());
+        hasher.update(&[self.direction as u8, self.from.bits(), otherwise]);
+        // Of the collections with rules of their own, those that deviate from all others.
+        let named: BTreeMap<String, u8> =
+            table.rows().map(|(name, policy)| (name.replace('-', "_"), self.part_of(&policy))).collect();
+        for (name, part) in named.iter().filter(|(_, part)| **part != otherwise) {
+            hasher.update(&(name.len() as u64).to_be_bytes()).update(name.as_bytes()).update(&[*part]);
         }
         let mut id = [0; 8];
         hasher.finalize_xof().fill(&mut id);
         id
     }
 
-    fn index(self) -> usize {
-        self.0 as usize
+    /// What of a collection is in it: bit 0, its documents; bit 1, its deletions.
+    fn part_of(self, policy: &Policy) -> u8 {
+        u8::from(self == Self::of_documents(policy)) | u8::from(self == Self::of_deletions(policy)) << 1
+    }
+
+    fn index(self) -> u32 {
+        self.direction as u32 * 16 + u32::from(self.from.bits())
     }
 }
 
 impl ScopeMask {
-    pub(crate) const ALL: Self = Self(0b1111);
+    pub(crate) const ALL: Self = Self(u64::MAX);
 
     pub(crate) fn insert(&mut self, scope: Scope) {
         self.0 |= 1 << scope.index();
@@ -117,10 +154,6 @@ impl ScopeMask {
 
     pub(crate) fn of(scope: Scope) -> Self {
         Self(1 << scope.index())
-    }
-
-    fn scopes(self) -> impl Iterator<Item = Scope> {
-        Scope::ALL.into_iter().filter(move |scope| self.contains(*scope))
     }
 }
 
@@ -142,7 +175,7 @@ impl Sum {
 
 impl Scopes {
     pub(crate) fn new(key: SetKey) -> Self {
-        Self { key, sets: Default::default(), progress: Progress::Complete, version: 0 }
+        Self { key, sets: BTreeMap::new(), progress: Progress::Complete, version: 0 }
     }
 
     /// Whether the sets hold all that is offered. Nothing can be compared while they do not.
@@ -153,7 +186,7 @@ impl Scopes {
     /// Begins anew, under another table; [`Docs::rebuild`] goes on from there.
     pub(super) fn restart(&mut self) {
         self.version += 1;
-        self.sets = Default::default();
+        self.sets.clear();
         self.progress = Progress::UpTo(None);
     }
 
@@ -173,7 +206,7 @@ impl Scopes {
             && let Some((scope, item)) = self.item(table, doc, offer)
         {
             self.version += 1;
-            self.sets[scope.index()].insert(&item, doc.clone());
+            self.sets.entry(scope).or_default().insert(&item, doc.clone());
         }
     }
 
@@ -181,9 +214,10 @@ impl Scopes {
     pub(super) fn remove(&mut self, table: &Table, doc: &DocId, offer: Offer<'_>) {
         if self.has_come_to(table, doc)
             && let Some((scope, item)) = self.item(table, doc, offer)
+            && let Some(set) = self.sets.get_mut(&scope)
         {
             self.version += 1;
-            self.sets[scope.index()].remove(&item);
+            set.remove(&item);
         }
     }
 
@@ -197,7 +231,7 @@ impl Scopes {
 
     /// The element that an offer is, and its scope; none for what is not offered.
     pub(crate) fn item(&self, table: &Table, doc: &DocId, offer: Offer<'_>) -> Option<(Scope, Item)> {
-        let scope = Scope::of(offer, table.of(doc).direction)?;
+        let scope = Scope::of(offer, &table.of(doc))?;
         let item = match offer {
             Offer::Nothing => return None,
             Offer::Heads(heads) => Item::new(&self.key, doc, 0, State::Heads(heads)),
@@ -212,13 +246,13 @@ impl Scopes {
     }
 
     pub(crate) fn sets(&self, mask: ScopeMask) -> Vec<&SymbolSet<DocId>> {
-        mask.scopes().filter_map(|scope| self.sets.get(scope.index())).collect()
+        self.sets.iter().filter(|(scope, _)| mask.contains(**scope)).map(|(_, set)| set).collect()
     }
 
     /// Freezes the sketch of some scopes, of so many cells.
     pub(crate) fn freeze(&mut self, mask: ScopeMask, cells: u32) -> Frozen {
-        let sets = self.sets.iter_mut().zip(Scope::ALL);
-        Frozen::with_cells(sets.filter(|(_, scope)| mask.contains(*scope)).map(|(set, _)| set), cells)
+        let sets = self.sets.iter_mut().filter(|(scope, _)| mask.contains(**scope));
+        Frozen::with_cells(sets.map(|(_, set)| set), cells)
     }
 
     /// The document that a symbol of these scopes stands for.
@@ -251,7 +285,7 @@ impl Docs {
                 steps += 1;
                 behind = Some((class, doc.clone()));
                 if let Some((scope, item)) = self.scopes.item(&self.policy, doc, document.offer()) {
-                    self.scopes.sets[scope.index()].insert(&item, doc.clone());
+                    self.scopes.sets.entry(scope).or_default().insert(&item, doc.clone());
                 }
             }
         }
@@ -312,7 +346,8 @@ mod tests {
         scopes.insert(&table, &doc("cells:1"), Offer::Marker(&marker(Spread::Bidirectional)));
         scopes.insert(&table, &doc("cells:2"), Offer::Marker(&marker(Spread::Downward)));
         scopes.insert(&table, &doc("nodes:2"), Offer::Marker(&marker(Spread::SystemWide)));
-        let counts = Scope::ALL.map(|scope| scopes.sum(ScopeMask::of(scope)).count);
+        let directions = [Direction::Upward, Direction::Downward, Direction::Lateral, Direction::Broadcast];
+        let counts = directions.map(|direction| scopes.sum(ScopeMask::of(Scope::unruled(direction))).count);
         assert_eq!(counts, [1, 2, 1, 2], "upward, downward, lateral, broadcast");
         assert_eq!(scopes.sum(ScopeMask::ALL).count, 6);
     }
@@ -320,17 +355,50 @@ mod tests {
     #[test]
     fn a_scope_is_named_after_the_collections_that_go_its_way() {
         let table = Table::default();
-        let ids = Scope::ALL.map(|scope| scope.id(&table));
+        let directions = [Direction::Upward, Direction::Downward, Direction::Lateral, Direction::Broadcast];
+        let ids_of = |table: &Table| directions.map(|direction| Scope::unruled(direction).id(table));
+        let ids = ids_of(&table);
         let mut other = table.clone();
         other.set_class("nodes", Class::Low);
-        assert_eq!(Scope::ALL.map(|scope| scope.id(&other)), ids, "the class does not matter");
+        assert_eq!(ids_of(&other), ids, "the class does not matter");
         let lateral = Policy { direction: Direction::Lateral, ..table.otherwise() };
         other.set("my-notes", lateral);
-        let changed = Scope::ALL.map(|scope| scope.id(&other));
+        let changed = ids_of(&other);
         assert_eq!(changed[..2], ids[..2]);
         assert!(changed[2] != ids[2] && changed[3] != ids[3]);
         let mut spelled = table.clone();
         spelled.set("my_notes", lateral);
-        assert_eq!(Scope::ALL.map(|scope| scope.id(&spelled)), changed, "the spelling does not matter");
+        assert_eq!(ids_of(&spelled), changed, "the spelling does not matter");
+    }
+
+    #[test]
+    fn what_only_some_may_write_or_delete_is_a_scope_of_its_own() {
+        let mut table = Table::default();
+        let parents = Kins::new(&[Kin::Parent]);
+        let ruled = Policy { direction: Direction::Broadcast, write: Some(parents), ..table.otherwise() };
+        table.set("orders", ruled);
+        table.set("kept", Policy { direction: Direction::Broadcast, delete: Some(Kins::NONE), ..table.otherwise() });
+        let orders = Scope::of_documents(&ruled);
+        assert!(Scope::all(&table).contains(&orders));
+        assert!(orders.sends(Some(Kin::Parent)) && orders.takes(Some(Kin::Parent)) && !orders.takes(Some(Kin::Child)));
+        assert!(Scope::all(&table).iter().all(|scope| scope.takes(None)), "what nobody may send is in none");
+        let before = Scope::all(&Table::default());
+        let changed: Vec<_> = before.iter().filter(|scope| scope.id(&table) != scope.id(&Table::default())).collect();
+        assert_eq!(changed, [&Scope::unruled(Direction::Broadcast)], "the others are as they were");
+        let mut all = Table::default();
+        for bits in 0..16 {
+            for (at, direction) in [Direction::Upward, Direction::Downward, Direction::Lateral, Direction::Broadcast]
+                .into_iter()
+                .enumerate()
+            {
+                let kins: Vec<Kin> = Kin::ALL.into_iter().filter(|kin| bits >> *kin as u8 & 1 == 1).collect();
+                let policy = Policy { direction, write: Some(Kins::new(&kins)), ..all.otherwise() };
+                all.set(&format!("c{bits}-{at}"), policy);
+            }
+        }
+        let scopes = Scope::all(&all);
+        assert_eq!(scopes.len(), 60);
+        let distinct: BTreeSet<u32> = scopes.iter().map(|scope| scope.index()).collect();
+        assert!(distinct.len() == 60 && distinct.last().is_some_and(|last| *last < 64));
     }
 }

@@ -363,7 +363,7 @@ impl Node {
                     break;
                 };
                 steps += 1;
-                let scope = Scope::of(document.offer(), self.docs.policy().of(doc).direction);
+                let scope = Scope::of(document.offer(), &self.docs.policy().of(doc));
                 let known = conn.equal.contains(document.slot) || conn.exchanges.contains_key(doc);
                 let pushed = scope.is_some_and(|scope| listing.push.contains(scope));
                 let named = scope.is_some_and(|scope| listing.names.contains(scope));

@@ -5,7 +5,7 @@ use crate::doc::document::Offer;
 use crate::doc::scopes::{Scope, ScopeMask};
 use crate::id::{ConnId, DocId};
 use crate::peer::connection::Conn;
-use crate::policy::kin::{Kin, Kins, sends, takes};
+use crate::policy::kin::Kin;
 use crate::reconcile::Item;
 use crate::sync::survey::Ours;
 use crate::sync::terms::Offered;
@@ -18,13 +18,9 @@ impl Node {
     /// What goes which way to such a peer.
     fn offered(&self, kin: Option<Kin>) -> Vec<Offered> {
         let table = self.docs.policy();
-        let offered = |scope: Scope| Offered {
-            scope,
-            id: scope.id(table),
-            sends: sends(scope.direction(), kin),
-            takes: takes(Kins::sending(scope.direction()), kin),
-        };
-        Scope::ALL.into_iter().map(offered).collect()
+        let offered =
+            |scope: Scope| Offered { scope, id: scope.id(table), sends: scope.sends(kin), takes: scope.takes(kin) };
+        Scope::all(table).into_iter().map(offered).collect()
     }
 
     /// Tells our terms, if they are new.
@@ -92,9 +88,9 @@ impl Node {
 
     /// The scope of a document, offered or not.
     pub(super) fn scope(&self, doc: &DocId) -> Scope {
-        let direction = self.docs.policy().of(doc).direction;
+        let policy = self.docs.policy().of(doc);
         let offer = self.docs.get(doc).map_or(Offer::Nothing, crate::doc::document::Document::offer);
-        Scope::of(offer, direction).unwrap_or(Scope::of_document(direction))
+        Scope::of(offer, &policy).unwrap_or(Scope::of_documents(&policy))
     }
 
     /// Whether what is offered of a document goes to the other side, as far as both have said.

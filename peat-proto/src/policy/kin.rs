@@ -51,6 +51,12 @@ impl Kins {
         Self(kins.iter().fold(0, |set, kin| set | (1 << *kin as u8)))
     }
 
+    /// A bit for each, the first of [`Kin::ALL`] lowest.
+    #[must_use]
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
     /// Whether this one is among them.
     #[must_use]
     pub const fn contains(self, kin: Kin) -> bool {

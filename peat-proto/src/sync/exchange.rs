@@ -224,7 +224,11 @@ impl Exchange {
         let ours = match view {
             // An own marker says so itself once it may leave.
             View::Unreadable | View::Buried(None) => return Step::Hopeless,
-            View::Buried(Some(_)) if !rights.sends => return Step::Done,
+            // Its marker does not go there: all that can be said is that it is gone here.
+            View::Buried(Some(_)) if !rights.sends => {
+                let theirs = self.theirs.clone().unwrap_or_default();
+                return Step::SayAndEnd(Message::Refused(Refusal::Deleted, theirs));
+            }
             View::Buried(Some(marker)) => return Step::SayAndEnd(Message::Marker(marker.encode().into())),
             View::Absent => &none,
             View::Cold(document) | View::Stored(document, _) | View::Live(document, _) => &document.offered,

@@ -32,6 +32,11 @@ impl Exclusions {
     /// Most documents. Default 1,024, of about 300 B; what is beyond them keeps the sides from being level.
     pub(crate) const MOST: usize = 1024;
 
+    /// Whether there is room for no more.
+    pub(crate) fn is_full(&self) -> bool {
+        self.documents.len() >= Self::MOST
+    }
+
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.documents.len()
@@ -128,6 +133,7 @@ mod tests {
 
     use super::*;
     use crate::heads::Heads;
+    use crate::policy::Table;
     use crate::reconcile::{SetKey, State};
     use crate::rng::Rng;
     use automerge::ChangeHash;
@@ -139,7 +145,7 @@ mod tests {
     /// Sums and timers that are kept are those that a walk over all would find, whatever was done.
     #[test]
     fn what_is_kept_is_what_a_walk_finds() {
-        let scopes = Scope::ALL;
+        let scopes: Vec<Scope> = Scope::all(&Table::default()).into_iter().collect();
         let mut rng = Rng::new([3; 32]);
         let mut exclusions = Exclusions::default();
         for _ in 0..20_000 {

@@ -27,6 +27,9 @@ use crate::wire::v1::{Subject, Summary, Total};
 /// Sketches that may fail in a row before ranges are asked for.
 const MAX_FAILURES: u32 = 2;
 
+/// How much rarer comparisons become while more is refused than can be left out: every 8 min in place of 30 s.
+const CROWDED: u32 = 16;
+
 /// Symbols that wait to become exchanges. What is found beyond that is found again by the next comparison.
 const MAX_FOUND: usize = 16 << 10;
 
@@ -381,6 +384,8 @@ impl Survey {
         {
             self.inward.model = Some(Digest::from_bytes(target.digest));
         }
+        // What is refused beyond what can be left out makes every comparison find the same: they become very rare.
+        let longest = if self.excluded.is_full() { longest.saturating_mul(CROWDED) } else { longest };
         if self.is_proven(ours) {
             self.due = None;
         } else if self.due.is_none() {

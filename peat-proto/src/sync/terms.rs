@@ -107,9 +107,15 @@ impl Dealings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::Table;
+
+    /// Upward, downward, lateral, broadcast.
+    fn scopes() -> Vec<Scope> {
+        Scope::all(&Table::uniform(Table::default().otherwise())).into_iter().collect()
+    }
 
     fn offered(ids: [u8; 4], sends: [bool; 4], takes: [bool; 4]) -> Vec<Offered> {
-        let scopes = Scope::ALL.into_iter().zip(ids).zip(sends.into_iter().zip(takes));
+        let scopes = scopes().into_iter().zip(ids).zip(sends.into_iter().zip(takes));
         scopes.map(|((scope, id), (sends, takes))| Offered { scope, id: [id; 8], sends, takes }).collect()
     }
 
@@ -122,9 +128,9 @@ mod tests {
         [a.plan(), b.plan()]
     }
 
-    fn mask(scopes: &[usize]) -> ScopeMask {
+    fn mask(wanted: &[usize]) -> ScopeMask {
         let mut mask = ScopeMask::default();
-        scopes.iter().for_each(|at| mask.insert(Scope::ALL[*at]));
+        wanted.iter().for_each(|at| mask.insert(scopes()[*at]));
         mask
     }
 
@@ -132,7 +138,7 @@ mod tests {
     fn without_a_hierarchy_everything_is_shared() {
         let all = offered([1, 2, 3, 4], [true; 4], [true; 4]);
         for plan in agree(&all, &all) {
-            assert_eq!(plan, Plan { shared: ScopeMask::ALL, keyed: true, ..Plan::default() });
+            assert_eq!(plan, Plan { shared: mask(&[0, 1, 2, 3]), keyed: true, ..Plan::default() });
         }
     }
 

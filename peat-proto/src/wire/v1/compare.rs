@@ -54,7 +54,7 @@ impl Summary {
     const ONE_WAY: u8 = 1;
     const COMPLETE: u8 = 2;
 
-    /// Names what a summary says its sender has: under which terms, and how much of what.
+    /// Names what a summary says its sender has: under which terms, how much of what, and all of which.
     #[must_use]
     pub fn mark(&self) -> [u8; 8] {
         let mut body = BytesMut::new();
@@ -62,6 +62,10 @@ impl Summary {
         self.shared.put(&mut body);
         if let Some(one_way) = &self.one_way {
             one_way.put(&mut body);
+        }
+        // A side that has come to have everything is to be heard saying so.
+        if let Some(complete) = &self.complete {
+            body.put_slice(complete);
         }
         let mut mark = [0; 8];
         blake3::Hasher::new_derive_key("peat 2026 summary v1").update(&body).finalize_xof().fill(&mut mark);

@@ -165,8 +165,8 @@ pub struct Scope {
 }
 
 impl Terms {
-    /// Most scopes of a node.
-    pub const MAX_SCOPES: usize = 16;
+    /// Most scopes of a node: each of four directions with each of sixteen sets of those from whom it is taken.
+    pub const MAX_SCOPES: usize = 64;
 
     const SENDS: u8 = 1;
     const TAKES: u8 = 2;
