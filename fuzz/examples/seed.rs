@@ -11,8 +11,8 @@ use automerge::{ActorId, AutoCommit, Automerge, ChangeHash, ObjType, ROOT, ReadD
 use peat_node::Ticket;
 use peat_proto::reconcile::{Frozen, Item, Ranges, SetKey, State, SymbolSet, answer};
 use peat_proto::store::Record;
-use peat_proto::wire::v1::{Cells, Shares, Subject};
 use peat_proto::wire::Delta;
+use peat_proto::wire::v1::{Cells, Shares, Subject};
 use peat_proto::{DocId, Heads, Invitation, PeerId, Rng};
 use serde_json::Value;
 
