@@ -7,6 +7,7 @@
 use peat_proto::store::Stored;
 use peat_proto::wire::Caps;
 use peat_proto::{ConnId, Input, Job, Lane, Node, PeerId, Rng, StreamId, Time};
+use std::collections::BTreeMap;
 
 use fielded::{LegacyFrames, Veteran};
 use heap::Heap;
@@ -224,6 +225,12 @@ impl World {
     #[must_use]
     pub fn trace(&self) -> [u8; 32] {
         self.trace.hash()
+    }
+
+    /// Frames with changes or documents that each node has sent to each other member over our own wire.
+    #[must_use]
+    pub fn data_frames(&self) -> &BTreeMap<(usize, usize), u64> {
+        &self.checks.data
     }
 
     /// Counters over all nodes and lives.

@@ -22,6 +22,10 @@ impl Node {
         let buffered = buffered + self.legacy_buffered();
         Violation::of_node(self.receiving == buffered, "partial frames are counted")?;
         Violation::of_node(buffered <= self.config.receive_budget, "partial frames stay within their budget")?;
+        let pieced = self.assemblies.check(self.config.piece_budget);
+        Violation::of_node(pieced, "what comes in pieces is counted and stays within its budget")?;
+        let frozen = self.conns.values().filter(|conn| conn.survey.answering.is_frozen()).count();
+        Violation::of_node(frozen <= self.config.max_sketches, "frozen sets stay within their number")?;
         let conns = self.conns.len() + self.legacy.len();
         Violation::of_node(conns <= self.config.max_connections, "connections stay within their number")?;
         self.check_requests()?;

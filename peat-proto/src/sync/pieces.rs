@@ -130,6 +130,12 @@ impl Assemblies {
         self.bytes
     }
 
+    /// Whether the bytes are counted right and within the budget.
+    pub(crate) fn check(&self, budget: usize) -> bool {
+        let bytes: usize = self.parts.values().map(Assembly::bytes).sum();
+        bytes == self.bytes && bytes <= budget && self.order.len() == self.parts.len()
+    }
+
     /// What is held of a document from a peer, to be told to it.
     pub(crate) fn held(&self, peer: PeerId, doc: &DocId) -> Option<Held> {
         let assembly = self.parts.get(&(peer, doc.clone()))?;

@@ -7,7 +7,7 @@ use peat_proto::policy::{Class, Shares};
 use peat_proto::wire::v1::Kind;
 use peat_proto::{ConnId, Lane, Node, Reason, Time, Wire};
 
-use super::said;
+use super::said::{self, Wholes};
 use super::setup::Habit;
 use super::{World, log};
 
@@ -15,6 +15,9 @@ use super::{World, log};
 #[derive(Debug, Default)]
 pub(crate) struct Checks {
     shares: BTreeMap<ConnId, Credit>,
+    wholes: Wholes,
+    /// Frames with changes or documents that each node sent to each other member.
+    pub(crate) data: BTreeMap<(usize, usize), u64>,
     /// Bytes of the most that a node or a fielded peer sent to be taken in at once.
     largest: usize,
 }
@@ -25,6 +28,9 @@ pub(crate) struct Checks {
 struct Credit([i64; 5]);
 
 const CREDIT_CAP: i64 = (64 << 10) * 100;
+
+/// Bytes of the largest control frame.
+const CONTROL_FRAME: usize = 8 << 10;
 
 /// What a class owes at most: 32 MiB.
 const DEBT_CAP: i64 = (32 << 20) * 100;
@@ -62,6 +68,11 @@ impl World {
         if stats.undurable_bytes > most {
             return Err(format!("{} bytes are not durable; {most} at most", stats.undurable_bytes));
         }
+        // A frame leaves while there is room, and may be larger than the room.
+        let most = self.setup.window.1 + self.largest_frame() + CONTROL_FRAME;
+        if let Some(peer) = stats.peers.iter().find(|peer| peer.in_flight > most) {
+            return Err(format!("{} bytes are in flight to {}; {most} at most", peer.in_flight, peer.peer));
+        }
         if stats.documents > 0 && stats.quarantined > 0 && self.fired.of(super::Fault::LoadFailed) == 0 {
             return Err("a document is quarantined and no load failed".to_owned());
         }
@@ -83,25 +94,37 @@ impl World {
     }
 
     /// Answers how much of it will be taken in at once.
-    fn frame_is_sound(&self, member: usize, conn: ConnId, lane: Lane, bytes: &Bytes) -> Result<usize, String> {
+    fn frame_is_sound(&mut self, member: usize, conn: ConnId, lane: Lane, bytes: &Bytes) -> Result<usize, String> {
         let end = self.net.ends.get(&conn).ok_or("a frame on a connection that was closed")?;
         if end.wire != Wire::V1 {
             return Err(format!("{lane:?} on the legacy wire"));
         }
-        let (kind, said) = said::on_v1(bytes)?;
+        let (kind, mut said) = said::on_v1(bytes)?;
+        if said.iter().any(|said| !said.carried.is_empty() || said.piece.is_some()) {
+            *self.checks.data.entry((member, end.peer)).or_default() += 1;
+        }
+        for said in &mut said {
+            let Some(piece) = &said.piece else { continue };
+            said.carried.extend(self.checks.wholes.complete(member, end.peer, &said.doc, piece));
+        }
         if matches!(kind, Kind::Entries | Kind::Packed) == (lane == Lane::Control) {
             return Err(format!("{kind:?} on {lane:?}"));
         }
         if self.setup.habit(end.peer) == Some(Habit::Stranger) && !matches!(kind, Kind::Hello | Kind::Proof) {
             return Err(format!("{kind:?} to a stranger"));
         }
-        // Twice as much for what does not compress as well as what came before it.
-        let most = if lane == Lane::Control { 8 << 10 } else { self.setup.frame.max(16 << 10) * 4 };
+        let most = if lane == Lane::Control { CONTROL_FRAME } else { self.largest_frame() };
         if bytes.len() > most {
             return Err(format!("a {kind:?} of {} bytes; frames are filled up to {}", bytes.len(), self.setup.frame));
         }
         self.model.gate(member, &said)?;
         Ok(said.iter().map(|said| said.size).max().unwrap_or_default())
+    }
+
+    /// Bytes of the largest frame with documents, for the size up to which frames are filled: an entry may stand above it,
+    /// and what does not compress as well as what came before it takes twice as much.
+    fn largest_frame(&self) -> usize {
+        self.setup.frame.max(16 << 10) * 4
     }
 
     /// The most important class whose share is not used up goes first.

@@ -252,7 +252,11 @@ impl World {
             }
             StoreCommand::Write(batch) => {
                 let carries = self.model.carried(member, &batch);
-                host.disk.write(batch, carries);
+                let carries = carries.unwrap_or_else(|wrong| {
+                    self.violated(Some(member), wrong);
+                    Carried::default()
+                });
+                self.hosts[member].disk.write(batch, carries);
                 self.heap.after(wait, Happening::Commit { member, life });
             }
             StoreCommand::Load { load, doc } => {

@@ -85,22 +85,22 @@ impl Model {
         self.released.insert(doc.clone());
     }
 
-    /// What a batch carries.
-    pub(crate) fn carried(&self, member: usize, batch: &Batch) -> Carried {
+    /// What a batch carries; an error if nobody can tell.
+    pub(crate) fn carried(&self, member: usize, batch: &Batch) -> Result<Carried, String> {
         let volatile = &self.authors[member].volatile;
         let mut carried = Carried::default();
         for op in &batch.ops {
             match op {
                 Op::Append { doc, chunk, .. } | Op::Replace { doc, chunk, .. } => {
                     let candidates = volatile.iter().filter(|(of, _)| of == doc).map(|(_, hash)| *hash);
-                    let found = contained(chunk, candidates);
+                    let found = contained(chunk, candidates).map_err(|error| format!("{doc} to the disk: {error}"))?;
                     carried.writes.extend(found.into_iter().map(|hash| (doc.clone(), hash)));
                 }
                 Op::Bury { doc, .. } => carried.buried.push(doc.clone()),
                 Op::Remove { .. } | Op::Admit { .. } | Op::Forget { .. } => {}
             }
         }
-        carried
+        Ok(carried)
     }
 
     /// The disk has made this durable.
@@ -208,8 +208,10 @@ impl Model {
                 continue;
             }
             let named = named.iter().filter(|hash| candidates.contains(hash)).copied();
-            let carried = carried.iter().flat_map(|chunks| contained(chunks, candidates.iter().copied()));
-            if let Some(hash) = named.chain(carried).next() {
+            let carried = carried.iter().map(|chunks| contained(chunks, candidates.iter().copied()));
+            let carried =
+                carried.collect::<Result<Vec<_>, _>>().map_err(|error| format!("{doc} to a peer: {error}"))?;
+            if let Some(hash) = named.chain(carried.into_iter().flatten()).next() {
                 return Err(format!("{hash} of {doc} left before it was durable"));
             }
         }
@@ -229,17 +231,18 @@ impl Model {
     }
 }
 
-/// Which of these changes a run of Automerge chunks contains.
-fn contained(chunks: &[u8], candidates: impl IntoIterator<Item = ChangeHash>) -> Vec<ChangeHash> {
+/// Which of these changes a run of Automerge chunks contains; an error if it cannot be read.
+fn contained(chunks: &[u8], candidates: impl IntoIterator<Item = ChangeHash>) -> Result<Vec<ChangeHash>, String> {
     let mut candidates = candidates.into_iter().peekable();
     if candidates.peek().is_none() {
-        return Vec::new();
+        return Ok(Vec::new());
     }
     match checksums(chunks) {
-        Some(sums) => candidates.filter(|hash| sums.iter().any(|sum| hash.0.starts_with(sum))).collect(),
+        Some(sums) => Ok(candidates.filter(|hash| sums.iter().any(|sum| hash.0.starts_with(sum))).collect()),
         None => {
-            let Ok(doc) = Automerge::load(chunks) else { return Vec::new() };
-            candidates.filter(|hash| doc.get_change_meta_by_hash(hash).is_some()).collect()
+            let doc = Automerge::load(chunks)
+                .map_err(|error| format!("{} bytes that nobody reads: {error}", chunks.len()))?;
+            Ok(candidates.filter(|hash| doc.get_change_meta_by_hash(hash).is_some()).collect())
         }
     }
 }
@@ -295,8 +298,9 @@ mod tests {
         for change in doc.get_changes(&[]) {
             changes.extend_from_slice(change.raw_bytes());
         }
-        assert_eq!(contained(&changes, [hash, other]), [hash]);
-        assert_eq!(contained(&doc.save(), [hash, other]), [hash]);
+        assert_eq!(contained(&changes, [hash, other]), Ok(vec![hash]));
+        assert_eq!(contained(&doc.save(), [hash, other]), Ok(vec![hash]));
+        assert!(contained(&doc.save()[1..], [hash]).is_err(), "what is not readable is not nothing");
     }
 
     #[test]

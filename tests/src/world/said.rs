@@ -1,9 +1,11 @@
 //! What frames say of documents, on either wire.
 
+use std::collections::BTreeMap;
+
 use automerge::ChangeHash;
 use bytes::Bytes;
 use peat_proto::DocId;
-use peat_proto::wire::v1::{self, Kind, Packer};
+use peat_proto::wire::v1::{self, Kind, Packer, Piece};
 use peat_proto::wire::{Assembler, Body, Caps, Delta, Entry, Frame, Incoming, MessageType};
 
 use crate::legacy;
@@ -17,6 +19,8 @@ pub(crate) struct Said {
     pub(crate) named: Vec<ChangeHash>,
     /// Runs of Automerge chunks that it carries.
     pub(crate) carried: Vec<Bytes>,
+    /// A part of what is too large for one frame.
+    pub(crate) piece: Option<Piece>,
     /// Bytes that will be taken in at once: of what it carries, or of the whole that it carries a piece of.
     pub(crate) size: usize,
 }
@@ -111,24 +115,77 @@ fn said_on_v1(v1::Entry { doc, body }: v1::Entry) -> Said {
         v1::Body::Marker(_) => State::Deleted,
         v1::Body::Refused(_) | v1::Body::Held(_) => State::Unsaid,
     };
-    let whole = if let v1::Body::Piece(piece) = &body { piece.whole } else { 0 };
+    let piece = if let v1::Body::Piece(piece) = &body { Some(piece.clone()) } else { None };
+    let whole = piece.as_ref().map_or(0, |piece| piece.whole);
     let (named, carried) = match body {
         v1::Body::Word(word) => {
             let named = word.heads.as_slice().iter().chain(word.need.as_slice()).chain(&word.samples);
             (named.copied().collect(), word.changes)
         }
         v1::Body::Saved(saved) => (Vec::new(), vec![saved.bytes]),
-        v1::Body::Piece(piece) if piece.bytes.len() as u64 == piece.whole => (Vec::new(), vec![piece.bytes]),
         v1::Body::Refused(refused) => (refused.heads.as_slice().to_vec(), Vec::new()),
         v1::Body::Marker(_) | v1::Body::Piece(_) | v1::Body::Held(_) => (Vec::new(), Vec::new()),
     };
     let said = Said::new(doc, named, carried);
-    Said { state, size: said.size.max(usize::try_from(whole).unwrap_or(usize::MAX)), ..said }
+    Said { state, piece, size: said.size.max(usize::try_from(whole).unwrap_or(usize::MAX)), ..said }
 }
 
 impl Said {
     fn new(doc: DocId, named: Vec<ChangeHash>, carried: Vec<Bytes>) -> Self {
         let size = carried.iter().map(Bytes::len).sum();
-        Self { doc, state: State::Alive, named, carried, size }
+        Self { doc, state: State::Alive, named, carried, piece: None, size }
+    }
+}
+
+/// What members have sent each other of wholes that come in pieces.
+#[derive(Debug, Default)]
+pub(crate) struct Wholes(BTreeMap<(usize, usize, DocId), Whole>);
+
+#[derive(Debug)]
+struct Whole {
+    id: [u8; 16],
+    parts: BTreeMap<u64, Bytes>,
+}
+
+impl Wholes {
+    /// Takes note of a piece; the whole once all of it was sent, in whatever order and over however many connections. A
+    /// piece of another whole takes the place of what there was.
+    pub(crate) fn complete(&mut self, from: usize, to: usize, doc: &DocId, piece: &Piece) -> Option<Bytes> {
+        let new = || Whole { id: piece.id, parts: BTreeMap::new() };
+        let whole = self.0.entry((from, to, doc.clone())).or_insert_with(new);
+        if whole.id != piece.id {
+            *whole = new();
+        }
+        whole.parts.insert(piece.offset, piece.bytes.clone());
+        let mut bytes = Vec::new();
+        for (offset, part) in &whole.parts {
+            let known = bytes.len().checked_sub(usize::try_from(*offset).ok()?)?;
+            bytes.extend_from_slice(part.get(known..).unwrap_or_default());
+        }
+        (bytes.len() as u64 == piece.whole).then(|| bytes.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use peat_proto::wire::v1::Form;
+
+    use super::*;
+
+    #[test]
+    fn a_whole_is_known_when_all_its_pieces_were_sent() {
+        let (doc, mut wholes) = (DocId::new("a:1").expect("valid"), Wholes::default());
+        let piece = |id, offset, bytes: &'static [u8]| Piece {
+            id: [id; 16],
+            form: Form::Saved,
+            whole: 6,
+            offset,
+            bytes: bytes.into(),
+        };
+        assert_eq!(wholes.complete(0, 1, &doc, &piece(1, 4, b"ef")), None);
+        assert_eq!(wholes.complete(0, 1, &doc, &piece(1, 0, b"abc")), None);
+        assert_eq!(wholes.complete(0, 2, &doc, &piece(1, 3, b"def")), None, "another peer");
+        assert_eq!(wholes.complete(0, 1, &doc, &piece(1, 2, b"cd")), Some(b"abcdef"[..].into()));
+        assert_eq!(wholes.complete(0, 1, &doc, &piece(2, 2, b"cd")), None, "another whole");
     }
 }
