@@ -59,6 +59,8 @@ pub(crate) struct Exchange {
     rung: Rung,
     /// Words in a row that went unanswered.
     tries: u32,
+    /// How often the document was parked since something last moved.
+    parks: u32,
     /// Our heads when the whole document was last sent by the ladder: the same is not sent twice.
     whole: Option<Heads>,
     /// Both heads when the document was parked.
@@ -176,6 +178,11 @@ impl Exchange {
         self.tries
     }
 
+    /// How often the document was parked since something last moved.
+    pub(crate) fn parks(&self) -> u32 {
+        self.parks
+    }
+
     pub(crate) fn is_parked(&self) -> bool {
         self.parked.is_some()
     }
@@ -284,7 +291,8 @@ impl Exchange {
 
     /// Something moved: the ladder is climbed from its foot, without patience learnt before.
     fn begin_anew(&mut self) {
-        (self.rung, self.parked, self.tries) = (Rung::Normal, None, 0);
+        (self.rung, self.parked) = (Rung::Normal, None);
+        (self.tries, self.parks) = (0, 0);
     }
 
     fn stop_waiting(&mut self) {

@@ -94,22 +94,30 @@ fn their_edits_arrive_and_both_fall_silent() {
 
 #[test]
 fn delta_13_no_single_lost_message_keeps_them_apart() {
-    // Every message of the node is lost once, then every two in a row.
-    for lost in 1..3 {
-        for first in 0..8 {
-            let (mut stage, mut peer) = met(20, 20);
-            let mut count = 0;
-            let mut arrives = |_: &_| {
-                count += 1;
-                !(first..first + lost).contains(&(count - 1))
-            };
-            stage.converse(&mut peer, &mut arrives);
-            stage.pass_with(120 * SECOND, |stage| {
-                stage.converse(&mut peer, &mut arrives);
-            });
-            stage.assert_equal(&mut peer, "notes:1");
-            assert_eq!((stage.get("notes:1", "theirs"), peer.get("notes:1", "ours")), (Some(19), Some(19)));
+    // Every message of the node is lost once, then every two in a row. A filter errs by what it is made of, so by who wrote:
+    // of author 63's it hides a change, and then losing the question and the snapshot behind it is losing all there is.
+    let authors = [0, 63].into_iter().chain(1..8);
+    for (author, lost, first) in
+        authors.flat_map(|it| (1..3).flat_map(move |lost| (0..8).map(move |first| (it, lost, first))))
+    {
+        let mut stage = Stage::new(config(peat_proto::config::Auth::Admission));
+        let mut peer = Fielded { author, ..Fielded::default() };
+        for value in 0..20 {
+            stage.put("notes:1", "ours", value);
+            peer.put("notes:1", "theirs", value);
         }
+        stage.connect(CONN, Role::Accepted);
+        let mut count = 0;
+        let mut arrives = |_: &_| {
+            count += 1;
+            !(first..first + lost).contains(&(count - 1))
+        };
+        stage.converse(&mut peer, &mut arrives);
+        stage.pass_with(120 * SECOND, |stage| {
+            stage.converse(&mut peer, &mut arrives);
+        });
+        stage.assert_equal(&mut peer, "notes:1");
+        assert_eq!((stage.get("notes:1", "theirs"), peer.get("notes:1", "ours")), (Some(19), Some(19)));
     }
 }
 
@@ -141,7 +149,7 @@ fn delta_13_no_lost_answer_keeps_them_apart_either() {
 #[test]
 fn a_peer_that_never_answers_is_asked_three_times_gets_a_snapshot_and_then_peace() {
     let (mut stage, _) = met(5, 0);
-    stage.pass(120 * SECOND);
+    stage.pass(60 * SECOND);
     let said: Vec<_> = stage.take_frames().iter().flat_map(contents).collect();
     let kinds: Vec<_> = said.iter().map(|(kind, ..)| *kind).collect();
     assert_eq!(kinds, [MessageType::Delta, MessageType::Delta, MessageType::Snapshot, MessageType::Delta]);
@@ -170,7 +178,8 @@ fn what_is_not_answered_is_said_again_ever_more_rarely_and_for_ever() {
     let within = |wait: Duration, least: u32| (least * SECOND..=least * SECOND * 5 / 4).contains(&wait);
     assert!(within(waits[0], 5) && within(waits[1], 10), "{waits:?}");
     // Then it is parked, and tried again with what was learnt.
-    assert!((320 * SECOND..=400 * SECOND).contains(&waits[2]), "{waits:?}");
+    assert!((50 * SECOND..=63 * SECOND).contains(&waits[2]), "{waits:?}");
+    assert!(waits.iter().any(|wait| *wait > 300 * SECOND), "{waits:?}");
     assert!(said.last().is_some_and(|last| *last > 3000 * SECOND), "{said:?}");
     assert_eq!(said, said_in_vain(1, 3600 * SECOND), "a function of the seed");
     assert_ne!(said, said_in_vain(2, 3600 * SECOND), "and not the same for everybody");
@@ -183,7 +192,7 @@ fn a_parked_document_goes_on_when_either_side_moves() {
         let (mut stage, mut peer) = met(5, 5);
         let stubborn = peer.poll("notes:1").expect("an opening");
         stage.feed(&stubborn);
-        stage.pass_with(120 * SECOND, |stage| {
+        stage.pass_with(60 * SECOND, |stage| {
             if !stage.take_frames().is_empty() {
                 stage.feed(&stubborn);
             }

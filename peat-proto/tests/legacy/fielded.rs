@@ -290,16 +290,19 @@ pub struct Fielded {
     pub markers: BTreeSet<String>,
     /// Messages that it took in.
     pub taken: usize,
+    /// Names the one author of its changes.
+    pub author: u64,
 }
 
 /// An empty document of one author, so that every run is the same: filters err now and then, by what they are made of.
-fn blank() -> AutoCommit {
-    AutoCommit::new().with_actor(ActorId::from([9; 16]))
+fn blank(author: u64) -> AutoCommit {
+    let actor = [(9 + author).to_be_bytes(), [9; 8]].concat();
+    AutoCommit::new().with_actor(ActorId::from(actor))
 }
 
 impl Fielded {
     pub fn put(&mut self, name: &str, key: &str, value: i64) {
-        let doc = self.docs.entry(name.to_owned()).or_insert_with(blank);
+        let doc = self.docs.entry(name.to_owned()).or_insert_with(|| blank(self.author));
         doc.put(ROOT, key, value).expect("a put to the root");
         doc.commit();
     }
@@ -321,7 +324,12 @@ impl Fielded {
             return None;
         }
         let state = self.states.entry(name.to_owned()).or_default();
-        let message = self.docs.entry(name.to_owned()).or_insert_with(blank).sync().generate_sync_message(state)?;
+        let message = self
+            .docs
+            .entry(name.to_owned())
+            .or_insert_with(|| blank(self.author))
+            .sync()
+            .generate_sync_message(state)?;
         Some(frame(Label::Delta(&doc(name)), &message.encode()))
     }
 
@@ -335,7 +343,7 @@ impl Fielded {
                 MessageType::Delta => {
                     let message = Message::decode(&payload).expect("a message that Automerge reads");
                     let state = self.states.entry(name.clone()).or_default();
-                    let document = self.docs.entry(name.clone()).or_insert_with(blank);
+                    let document = self.docs.entry(name.clone()).or_insert_with(|| blank(self.author));
                     document.sync().receive_sync_message(state, message).expect("changes that Automerge takes");
                     match document.sync().generate_sync_message(state) {
                         Some(answer) => answers.push(frame(Label::Delta(&doc(&name)), &answer.encode())),
@@ -346,7 +354,7 @@ impl Fielded {
                 MessageType::Snapshot if self.markers.contains(&name) => {}
                 MessageType::Snapshot => {
                     let mut saved = AutoCommit::load(&payload).expect("a document that Automerge loads");
-                    self.docs.entry(name).or_insert_with(blank).merge(&mut saved).expect("a merge");
+                    self.docs.entry(name).or_insert_with(|| blank(self.author)).merge(&mut saved).expect("a merge");
                 }
                 MessageType::Tombstone => self.bury(&payload),
                 MessageType::Tombstones => {

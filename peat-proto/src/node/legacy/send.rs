@@ -200,7 +200,7 @@ impl Node {
     fn legacy_speak(&mut self, id: ConnId, class: Class, doc: &DocId) -> Option<Message> {
         let terms = self.legacy_terms(id, doc);
         let wait = self.legacy_wait(id, doc);
-        let parked = self.legacy_parked();
+        let rest = self.legacy_rest_of(id, doc);
         let cooldown = self.config.legacy.as_ref().map(|legacy| legacy.cooldown).unwrap_or_default();
         let slot = self.docs.get(doc).map(|document| document.slot);
         let conn = self.legacy.conns.get_mut(&id)?;
@@ -242,7 +242,7 @@ impl Node {
             Step::Park => {
                 self.stats.legacy.parked += 1;
                 conn.watch.end(doc);
-                conn.set_timer(doc, self.now.mono + parked);
+                conn.set_timer(doc, self.now.mono + rest);
                 None
             }
             Step::NeedContent => {

@@ -9,7 +9,7 @@ use crate::peer::legacy::{Conn, Phase, Turn};
 use crate::time::Time;
 use crate::wire::v0::Heartbeat;
 
-/// Time after which a document that was given up is tried again.
+/// Longest time after which a document that was given up is tried again.
 const PARKED: Duration = Duration::from_secs(300);
 
 /// Bytes of heartbeats that may be in flight beyond the window.
@@ -132,7 +132,15 @@ impl Node {
         self.legacy_jitter(wait)
     }
 
-    /// How long a document that was given up is left alone.
+    /// How long a document is left alone about which nothing was answered: silence may mean that all was lost, so twice as
+    /// long each time.
+    pub(super) fn legacy_rest_of(&mut self, id: ConnId, doc: &DocId) -> Duration {
+        let parks = self.legacy.conns.get(&id).and_then(|conn| Some(conn.exchanges.get(doc)?.parks()));
+        let wait = self.config.retry_max.saturating_mul(1 << parks.unwrap_or_default().min(16));
+        self.legacy_jitter(wait.min(PARKED))
+    }
+
+    /// How long a document is left alone of which something was refused.
     pub(super) fn legacy_parked(&mut self) -> Duration {
         self.legacy_jitter(PARKED)
     }

@@ -252,6 +252,7 @@ impl Exchange {
 
     pub(super) fn park(&mut self, ours: &Heads) -> Step {
         self.asked = false;
+        self.parks = self.parks.saturating_add(1);
         self.parked = Some((ours.clone(), self.theirs.clone()));
         Step::Park
     }
