@@ -33,6 +33,8 @@ mod link;
 mod log;
 mod model;
 mod net;
+#[cfg(test)]
+mod rig;
 mod said;
 mod script;
 mod setup;
@@ -47,7 +49,7 @@ pub use fielded::Fielded;
 pub use heal::run;
 pub use link::Profile;
 pub use setup::{Habit, Setup, Topology};
-pub use shrink::{as_test, shrink};
+pub use shrink::{Shrunken, as_test, shrink};
 pub use step::Step;
 pub use verdict::{Fault, Fired, Verdict, Violation};
 pub use walk::{Mix, walk};

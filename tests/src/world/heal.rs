@@ -38,6 +38,11 @@ const FRAMES_PER_EDIT: u64 = 8;
 /// Runs a setup and its steps, heals the world and judges it.
 #[must_use]
 pub fn run(setup: &Setup, steps: &[Step]) -> Verdict {
+    run_with(setup, steps, |_| ())
+}
+
+/// The same, with something done to the world before it is healed.
+pub(super) fn run_with(setup: &Setup, steps: &[Step], before: impl FnOnce(&mut World)) -> Verdict {
     let seed = setup.seed;
     let mut applied = 0;
     let mut world = World::new(setup.clone());
@@ -49,6 +54,7 @@ pub fn run(setup: &Setup, steps: &[Step]) -> Verdict {
             }
             applied += 1;
         }
+        before(&mut world);
         world.heal();
     }));
     if let Err(panic) = outcome {
@@ -219,7 +225,7 @@ impl World {
 
     /// An equal fleet falls silent, but for heartbeats on the legacy wire and answers to fielded peers: these ask for every
     /// document every five seconds, and some come anew every minute. Nothing is sent to them that they have.
-    fn check_silence(&mut self) {
+    pub(super) fn check_silence(&mut self) {
         self.pass(self.settling());
         let (before, frames) = (self.said, self.totals().frames);
         self.pass(SILENCE);
@@ -245,13 +251,13 @@ impl World {
         }
     }
 
-    fn settling(&self) -> u64 {
+    pub(super) fn settling(&self) -> u64 {
         let legacy = self.setup.legacy > 0 || !self.setup.fielded.is_empty();
         if legacy { SETTLING_LEGACY } else { SETTLING }
     }
 
     /// One edit reaches everybody, and costs a bounded number of frames.
-    fn check_cost_of_an_edit(&mut self) {
+    pub(super) fn check_cost_of_an_edit(&mut self) {
         if self.violation.is_some() {
             return;
         }

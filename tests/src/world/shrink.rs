@@ -10,71 +10,94 @@ use super::verdict::{Verdict, Violation};
 
 /// Leaves out and simplifies what it can as long as the run still fails in the same way: steps, halves of them first and
 /// then ever smaller parts (delta debugging, Zeller and Hildebrandt 2002), pauses between them, and what makes the setup
-/// differ from a quiet world. Runs at most `budget` worlds.
+/// differ from a quiet world. Runs at most `budget` worlds. Answers what the smallest run violates; `None` if nothing failed.
 #[must_use]
-pub fn shrink(setup: &Setup, steps: &[Step], verdict: &Verdict, budget: usize) -> (Setup, Vec<Step>) {
-    let Some(first) = &verdict.violation else { return (setup.clone(), steps.to_vec()) };
+pub fn shrink(setup: &Setup, steps: &[Step], verdict: &Verdict, budget: usize) -> Option<Shrunken> {
+    shrink_by(run, setup, steps, verdict, budget)
+}
+
+/// A failed run, made small.
+#[derive(Debug)]
+pub struct Shrunken {
+    /// What is left of its setup.
+    pub setup: Setup,
+    /// What is left of its steps.
+    pub steps: Vec<Step>,
+    /// What these violate.
+    pub violation: Violation,
+}
+
+/// The same for any judge.
+fn shrink_by(
+    judge: impl Fn(&Setup, &[Step]) -> Verdict,
+    setup: &Setup,
+    steps: &[Step],
+    verdict: &Verdict,
+    budget: usize,
+) -> Option<Shrunken> {
+    let violation = verdict.violation.clone()?;
     let reached = steps.get(..=verdict.steps).unwrap_or(steps);
     let steps = reached.iter().map(|step| step.plain(setup)).collect();
-    let mut search = Search { first, left: budget, setup: setup.clone(), steps };
+    let smallest = Shrunken { setup: setup.clone(), steps, violation };
+    let mut search = Search { judge, left: budget, smallest };
     while search.leave_out() | search.join_pauses() | search.simplify() {}
-    let steps = search.steps.iter().map(|step| step.plain(&search.setup)).collect();
-    (search.setup, steps)
+    let mut smallest = search.smallest;
+    smallest.steps = smallest.steps.iter().map(|step| step.plain(&smallest.setup)).collect();
+    Some(smallest)
 }
 
-/// The smallest failing run so far.
-struct Search<'a> {
-    first: &'a Violation,
+struct Search<J> {
+    judge: J,
+    /// Worlds that may still be run.
     left: usize,
-    setup: Setup,
-    steps: Vec<Step>,
+    /// The smallest failing run so far.
+    smallest: Shrunken,
 }
 
-impl Search<'_> {
+impl<J: Fn(&Setup, &[Step]) -> Verdict> Search<J> {
     /// Takes a smaller run if it fails in the same way.
     fn attempt(&mut self, setup: &Setup, steps: &[Step]) -> bool {
         if self.left == 0 {
             return false;
         }
         self.left -= 1;
-        let fails = run(setup, steps).violation.is_some_and(|found| found.resembles(self.first));
-        if fails {
-            (self.setup, self.steps) = (setup.clone(), steps.to_vec());
-        }
-        fails
+        let found = (self.judge)(setup, steps).violation.filter(|found| found.resembles(&self.smallest.violation));
+        let Some(violation) = found else { return false };
+        self.smallest = Shrunken { setup: setup.clone(), steps: steps.to_vec(), violation };
+        true
     }
 
     fn leave_out(&mut self) -> bool {
-        let before = self.steps.len();
-        let setup = self.setup.clone();
+        let before = self.smallest.steps.len();
+        let setup = self.smallest.setup.clone();
         let mut part = before.div_ceil(2).max(1);
         loop {
             let mut from = 0;
-            let begun = self.steps.len();
-            while from < self.steps.len() && self.left > 0 {
-                let mut without = self.steps.clone();
+            let begun = self.smallest.steps.len();
+            while from < self.smallest.steps.len() && self.left > 0 {
+                let mut without = self.smallest.steps.clone();
                 without.drain(from..(from + part).min(without.len()));
                 if !self.attempt(&setup, &without) {
                     from += part;
                 }
             }
-            if self.left == 0 || (part == 1 && self.steps.len() == begun) {
-                return self.steps.len() < before;
+            if self.left == 0 || (part == 1 && self.smallest.steps.len() == begun) {
+                return self.smallest.steps.len() < before;
             }
             part = part.div_ceil(2).max(1);
         }
     }
 
     fn join_pauses(&mut self) -> bool {
-        let before = self.steps.len();
-        let setup = self.setup.clone();
+        let before = self.smallest.steps.len();
+        let setup = self.smallest.setup.clone();
         let mut at = 0;
-        while let Some([one, two]) = self.steps.get(at..at + 2) {
+        while let Some([one, two]) = self.smallest.steps.get(at..at + 2) {
             let joined = match (one, two) {
                 (Step::Advance { ms: one }, Step::Advance { ms: two }) => one.checked_add(*two),
                 _ => None,
             };
-            let mut shorter = self.steps.clone();
+            let mut shorter = self.smallest.steps.clone();
             shorter.remove(at);
             match joined {
                 Some(ms) => {
@@ -86,16 +109,16 @@ impl Search<'_> {
                 None => at += 1,
             }
         }
-        self.steps.len() < before
+        self.smallest.steps.len() < before
     }
 
     fn simplify(&mut self) -> bool {
         let mut simpler = false;
         for change in SIMPLER {
-            let mut setup = self.setup.clone();
+            let mut setup = self.smallest.setup.clone();
             change(&mut setup);
-            let steps = self.steps.clone();
-            simpler |= setup != self.setup && self.attempt(&setup, &steps);
+            let steps = self.smallest.steps.clone();
+            simpler |= setup != self.smallest.setup && self.attempt(&setup, &steps);
         }
         simpler
     }
@@ -178,11 +201,30 @@ impl Step {
 /// The run as a test to paste into `tests/tests/regressions.rs`.
 #[must_use]
 pub fn as_test(setup: &Setup, steps: &[Step], violation: &Violation) -> String {
+    let words = in_words(setup);
+    let used = |named: &str, import: &'static str| words.contains(named).then_some(import);
+    let legacy = [used("proof: ", "Dialect::*"), used("family: ", "Family::*")];
+    let legacy = legacy.into_iter().flatten().collect::<Vec<_>>().join(", ");
+    let world = [
+        used("fielded: ", "Fielded"),
+        used("hostile: ", "Habit::*"),
+        used("Profile", "Profile"),
+        Some("Setup"),
+        (!steps.is_empty()).then_some("Step::*"),
+        used("topology: ", "Topology::*"),
+        Some("run"),
+    ];
+    let world = world.into_iter().flatten().collect::<Vec<_>>().join(", ");
     let mut text = String::new();
-    let _ = writeln!(text, "/// {violation}");
+    for line in violation.to_string().lines() {
+        let _ = writeln!(text, "/// {}", line.trim());
+    }
     let _ = writeln!(text, "#[test]\nfn name_it_after_the_bug() {{");
-    let _ = writeln!(text, "    use peat_tests::world::{{Habit::*, Profile, Setup, Step::*, Topology::*, run}};");
-    let _ = writeln!(text, "    let setup = {};", in_words(setup));
+    if !legacy.is_empty() {
+        let _ = writeln!(text, "    use peat_tests::legacy::{{{legacy}}};");
+    }
+    let _ = writeln!(text, "    use peat_tests::world::{{{world}}};");
+    let _ = writeln!(text, "    let setup = {words};");
     let _ = writeln!(text, "    let steps = [");
     for step in steps {
         let _ = writeln!(text, "        {step:?},");
@@ -249,6 +291,12 @@ fn fields(setup: &Setup) -> Vec<(&'static str, String)> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
+    use peat_proto::Time;
+
+    use super::super::setup::Habit;
+    use super::super::walk::{Mix, walk};
     use super::*;
 
     #[test]
@@ -258,6 +306,48 @@ mod tests {
         let lossy = Setup { cache: 0, profile: Profile { loss: 210, ..Profile::WIFI }, ..quiet };
         let words = "Setup { profile: Profile { loss: 210, ..Profile::WIFI }, cache: 0, ..Setup::quiet(7, 3, 10) }";
         assert_eq!(in_words(&lossy), words);
+    }
+
+    /// A judge whom the second crash of node 1 upsets, in a world with hostile members, and says at which step.
+    fn upset(setup: &Setup, steps: &[Step]) -> Verdict {
+        let crashes =
+            steps.iter().enumerate().filter(|(_, step)| matches!(step.plain(setup), Step::Crash { node: 1, .. }));
+        let second = crashes.map(|(at, _)| at).nth(1).filter(|_| !setup.hostile.is_empty());
+        let what = |at| format!("upset at step {at}");
+        let violation = second.map(|at| Violation { at: Time::ZERO, member: Some(1), what: what(at) });
+        Verdict { steps: second.unwrap_or(steps.len()), violation, ..run(&Setup::quiet(1, 1, 1), &[]) }
+    }
+
+    #[test]
+    fn a_planted_failure_shrinks_to_its_causes_and_keeps_its_violation() {
+        let (setup, steps) = (0..)
+            .map(|seed| walk(seed, &Mix::default()))
+            .find(|(setup, steps)| {
+                upset(setup, steps).violation.is_some_and(|it| it.what.len() > "upset at step 9".len())
+            })
+            .expect("some seed crashes node 1 twice");
+        let verdict = upset(&setup, &steps);
+        let shrunken = shrink_by(upset, &setup, &steps, &verdict, 2_000).expect("it failed");
+        assert_eq!(shrunken.steps.len(), 2, "{:?}", shrunken.steps);
+        assert_eq!(shrunken.violation.what, "upset at step 1");
+        assert_eq!(upset(&shrunken.setup, &shrunken.steps).violation, Some(shrunken.violation));
+        let simplest = Setup { hostile: setup.hostile, ..quiet(&shrunken.setup) };
+        assert_eq!(in_words(&shrunken.setup), in_words(&simplest));
+        assert_eq!((simplest.nodes, simplest.docs), (2, 1));
+    }
+
+    #[test]
+    fn shrinking_stays_within_its_budget_and_answers_nothing_for_a_run_without_a_failure() {
+        let (setup, steps) =
+            (Setup { hostile: vec![Habit::Flood], ..Setup::quiet(1, 2, 1) }, [Step::Crash { node: 1, keep: 0 }; 8]);
+        let runs = Cell::new(0);
+        let judge = |setup: &Setup, steps: &[Step]| {
+            runs.set(runs.get() + 1);
+            upset(setup, steps)
+        };
+        let shrunken = shrink_by(judge, &setup, &steps, &upset(&setup, &steps), 3).expect("it failed");
+        assert!(runs.get() <= 3 && shrunken.steps.len() >= 2);
+        assert!(shrink_by(upset, &setup, &[], &upset(&setup, &[]), 3).is_none());
     }
 
     #[test]
