@@ -46,7 +46,8 @@ pub struct Config {
     /// of four scopes, and only if they move meanwhile; who asks beyond that is answered with ranges.
     pub max_sketches: usize,
     /// Bytes of received changes that are not yet durable, of all connections together. Default 16 MiB: about 3 s of a
-    /// disk at 5 MB/s. Above it, receive credit pauses; above twice as many, what still comes is refused until a later
+    /// disk at 5 MB/s. Above it, receive credit pauses, and so it does while documents that only wait for the disk take as
+    /// much memory as [`Config::cache_bytes`] allows for all others; above twice as many, what still comes is refused until a later
     /// survey brings it again.
     pub undurable_budget: usize,
     /// Largest payload of a delta, in bytes. Default 16 MiB.

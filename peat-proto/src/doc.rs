@@ -263,9 +263,10 @@ impl Docs {
         self.next_slot
     }
 
-    /// Bytes received and not yet durable.
-    pub(crate) fn undurable(&self) -> usize {
-        self.received
+    /// Whether more waits for the disk than one part in so many of what may: of received bytes, or of documents that stay in
+    /// memory only for that. A small document takes 50 times the bytes that it came in.
+    pub(crate) fn is_behind(&self, parts: usize) -> bool {
+        self.received > self.most_received / 2 / parts || self.cache.held_bytes() > self.cache.budget() / parts
     }
 
     pub(crate) fn view(&self, doc: &DocId) -> View<'_> {

@@ -207,3 +207,36 @@ fn beyond_what_is_remembered_members_are_let_in_and_the_invited_are_not() {
     let stats = world.hosts[0].node.stats();
     assert_eq!((stats.remembered, stats.unremembered), (1, 2));
 }
+
+/// A slow disk: what waits for it may take no more memory than the cache, and some of what is on its way.
+#[test]
+fn documents_that_only_wait_for_the_disk_hold_up_what_arrives() {
+    let mut config = Config::default();
+    config.admission.open = true;
+    (config.cache_bytes, config.frame_bytes) = (1 << 20, 1 << 10);
+    let mut world = World::new(2, &config);
+    for n in 0..2_000 {
+        world.put(0, &format!("notes:{n}"), "x", n);
+    }
+    world.run();
+    world.connect(0, 1);
+    // The disk of the second answers nothing while everything that has credit crosses.
+    let (credit, mut sent, mut most) = (2 << 10, 0, 0);
+    loop {
+        world.drain(0);
+        world.store(0);
+        world.drain(0);
+        world.drain(1);
+        most = most.max(world.hosts[1].node.stats().cache_bytes);
+        let has_credit = sent < world.hosts[1].consumed + credit;
+        let Some(at) = world.wire.iter().position(|(from, ..)| *from == 1 || has_credit) else { break };
+        let crossing = world.wire.remove(at).expect("it is there");
+        sent += if crossing.0 == 0 { crossing.3.len() } else { 0 };
+        world.deliver(crossing);
+    }
+    assert!(most > 1 << 20, "the cache was full");
+    assert!(most < 6 << 20, "{most} bytes of documents with a cache of 1 MiB");
+    world.run();
+    world.pass(Duration::from_secs(60));
+    assert_eq!(world.hosts[1].node.documents("").len(), 2_000);
+}

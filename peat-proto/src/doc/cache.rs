@@ -15,11 +15,12 @@ pub(crate) struct Cache {
     /// Those that must stay until they are saved, likewise: looking at them again and again would cost in proportion to
     /// what a slow disk has before it.
     held: BTreeMap<u64, (DocId, usize)>,
+    held_bytes: usize,
 }
 
 impl Cache {
     pub(crate) fn new(budget: usize) -> Self {
-        Self { budget, bytes: 0, clock: 0, order: BTreeMap::new(), held: BTreeMap::new() }
+        Self { budget, bytes: 0, clock: 0, order: BTreeMap::new(), held: BTreeMap::new(), held_bytes: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -40,16 +41,32 @@ impl Cache {
 
     /// Stops counting a document that leaves memory.
     pub(crate) fn remove(&mut self, live: &Live) {
-        if let Some((_, memory)) = self.order.remove(&live.used).or_else(|| self.held.remove(&live.used)) {
+        let entry = self.order.remove(&live.used).or_else(|| self.unhold(live));
+        if let Some((_, memory)) = entry {
             self.bytes = self.bytes.saturating_sub(memory);
         }
     }
 
     /// Offers a document for eviction again: it has been saved.
     pub(crate) fn release(&mut self, live: &Live) {
-        if let Some(entry) = self.held.remove(&live.used) {
+        if let Some(entry) = self.unhold(live) {
             self.order.insert(live.used, entry);
         }
+    }
+
+    fn unhold(&mut self, live: &Live) -> Option<(DocId, usize)> {
+        let entry = self.held.remove(&live.used)?;
+        self.held_bytes = self.held_bytes.saturating_sub(entry.1);
+        Some(entry)
+    }
+
+    /// Bytes of documents that would have been let go of, but for the disk.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
+    pub(crate) fn budget(&self) -> usize {
+        self.budget
     }
 
     /// Notes a use, and the document's weight now.
@@ -74,7 +91,8 @@ impl Cache {
 
     /// Whether the sum is that of its parts.
     pub(crate) fn is_consistent(&self) -> bool {
-        self.bytes == self.order.values().chain(self.held.values()).map(|(_, memory)| memory).sum::<usize>()
+        let sum = |entries: &BTreeMap<u64, (DocId, usize)>| entries.values().map(|(_, memory)| memory).sum::<usize>();
+        self.held_bytes == sum(&self.held) && self.bytes == sum(&self.order) + self.held_bytes
     }
 
     /// Offers the documents that were used longest ago to `let_go`, until the budget holds. It frees the document, holds it
@@ -92,6 +110,7 @@ impl Cache {
             match let_go(&doc, self.clock) {
                 Verdict::Freed => self.bytes = self.bytes.saturating_sub(memory),
                 Verdict::Held => {
+                    self.held_bytes += memory;
                     self.held.insert(used, (doc, memory));
                 }
                 Verdict::Stays => {

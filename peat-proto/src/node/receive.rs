@@ -18,7 +18,7 @@ const MAX_PONGS: usize = 4;
 impl Node {
     pub(super) fn received(&mut self, id: ConnId, stream: StreamId, bytes: Bytes, fin: bool) {
         let most = self.config.max_streams;
-        let pause = self.docs.undurable() > self.config.undurable_budget;
+        let pause = self.docs.is_behind(1);
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let len = bytes.len();
         conn.traffic.bytes_received += len as u64;
@@ -105,7 +105,7 @@ impl Node {
 
     /// Gives back the receive credit that was held while too much was not durable.
     pub(super) fn release_credit(&mut self) {
-        if self.docs.undurable() > self.config.undurable_budget / 2 {
+        if self.docs.is_behind(2) {
             return;
         }
         self.legacy_release_credit();

@@ -279,7 +279,8 @@ impl Node {
             let ours = self.ours(conn);
             if let Some(conn) = self.conns.get_mut(&id) {
                 conn.survey.rest(&ours, now, settle, longest);
-                due |= conn.says_summary(now);
+                // While scopes are made anew there is nothing to say.
+                due |= conn.says_summary(now) && self.docs.scopes.is_complete();
                 conn.rested = conn.survey.due.is_none().then_some(version);
             }
             self.note_level(id, &ours);

@@ -32,6 +32,8 @@ pub struct Host {
     pub disk: Disk,
     pub events: Vec<Event>,
     pub answers: VecDeque<Stored>,
+    /// Receive credit that it gave back, in bytes.
+    pub consumed: usize,
 }
 
 pub struct World {
@@ -59,7 +61,7 @@ impl World {
         let host = |(n, config)| {
             let boot = Boot { store: [u8::try_from(n).expect("few"); 16], number: 1 };
             let node = Node::new(config, peer(n), boot, [1; 32], Vec::<Entry>::new(), now);
-            Host { node, disk: Disk::default(), events: Vec::new(), answers: VecDeque::new() }
+            Host { node, disk: Disk::default(), events: Vec::new(), answers: VecDeque::new(), consumed: 0 }
         };
         Self {
             now,
@@ -155,7 +157,8 @@ impl World {
                         self.hosts[other].node.handle(self.now, Input::Disconnected { conn: there, code });
                     }
                 }
-                Output::StopStream { .. } | Output::Consumed { .. } | Output::Reply { .. } | Output::Dial { .. } => {}
+                Output::Consumed { bytes, .. } => host.consumed += bytes,
+                Output::StopStream { .. } | Output::Reply { .. } | Output::Dial { .. } => {}
             }
         }
         let node = &self.hosts[n].node;

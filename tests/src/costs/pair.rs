@@ -1,6 +1,6 @@
 //! Two nodes, their stores, and the frames between them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use automerge::transaction::Transaction;
@@ -8,6 +8,7 @@ use automerge::{AutomergeError, ChangeHash, ReadDoc};
 use bytes::Bytes as Frame;
 use peat_node::store::memory::MemoryStore;
 use peat_node::store::{Store, thread::execute};
+use peat_node::transport::STREAM_CREDIT;
 use peat_proto::store::{Entry as Held, StoreCommand};
 use peat_proto::wire::v1::{Assembler, Body, Caps, Entries, Incoming, Kind, Packer};
 use peat_proto::{
@@ -25,6 +26,8 @@ pub struct Side {
     /// The longest chain of answers that led to what it last received, in frames.
     depth: u64,
     streams: Vec<(Lane, Assembler)>,
+    /// Bytes that it was sent on each stream and gave no credit back for.
+    owing: BTreeMap<StreamId, usize>,
 }
 
 /// Two nodes that meet.
@@ -100,7 +103,7 @@ impl Side {
         let boot = Boot { store: [number; 16], number: 1 };
         let entries = store.entries().expect("a store that can be read").into_iter().chain(more);
         let node = Node::new(config.clone(), peer(number), boot, [number; 32], entries, now);
-        Self { node, store, commands: Vec::new(), depth: 0, streams: Vec::new() }
+        Self { node, store, commands: Vec::new(), depth: 0, streams: Vec::new(), owing: BTreeMap::new() }
     }
 }
 
@@ -140,6 +143,7 @@ impl Pair {
         for (n, role) in [Role::Dialled, Role::Accepted].into_iter().enumerate() {
             let side = &mut self.sides[n];
             (side.depth, side.streams) = (0, Vec::new());
+            side.owing.clear();
             let link = Link { role, wire: Wire::V1, reliable: true, binding: [0; 32], rtt: None };
             side.node.handle(self.now, Input::Connected { conn, peer: peer(2 - n as u8), link });
         }
@@ -227,7 +231,11 @@ impl Pair {
         loop {
             self.drain(0);
             self.drain(1);
-            if let Some((from, lane, frame, depth)) = self.frames.pop_front() {
+            let has_credit = |(from, lane, ..): &(usize, Lane, Frame, u64)| {
+                self.sides[1 - from].owing.get(&stream(*from, *lane)).is_none_or(|owing| *owing < STREAM_CREDIT)
+            };
+            let next = self.frames.iter().position(has_credit);
+            if let Some((from, lane, frame, depth)) = next.and_then(|next| self.frames.remove(next)) {
                 self.deliver(from, lane, frame, depth);
             } else if !self.work(0) && !self.work(1) {
                 return;
@@ -251,11 +259,11 @@ impl Pair {
                 Output::Store(command) => self.sides[n].commands.push(command),
                 Output::Work(job) => self.sides[n].node.handle(self.now, Input::Worked(job.run())),
                 Output::Disconnect { code, .. } => panic!("side {n} closes: {code:?}"),
-                Output::Event(_)
-                | Output::Dial { .. }
-                | Output::StopStream { .. }
-                | Output::Consumed { .. }
-                | Output::Reply { .. } => {}
+                Output::Event(_) | Output::Dial { .. } | Output::StopStream { .. } | Output::Reply { .. } => {}
+                Output::Consumed { stream, bytes, .. } => {
+                    let owing = self.sides[n].owing.get_mut(&stream).expect("something came on it");
+                    *owing -= bytes;
+                }
             }
         }
     }
@@ -323,13 +331,18 @@ impl Pair {
     fn deliver(&mut self, from: usize, lane: Lane, bytes: Frame, depth: u64) {
         let conn = ConnId(self.connections);
         self.sides[from].node.handle(self.now, Input::Sent { conn, bytes: bytes.len() });
-        let lane = Lane::LASTING.iter().position(|it| *it == lane).expect("a lane that lasts") as u64;
-        let opener = if from == 0 { Role::Dialled } else { Role::Accepted };
-        let stream = StreamId::new(lane, opener, false);
+        let stream = stream(from, lane);
         let side = &mut self.sides[1 - from];
+        *side.owing.entry(stream).or_default() += bytes.len();
         side.depth = side.depth.max(depth);
         side.node.handle(self.now, Input::Received { conn, stream, bytes, fin: false });
     }
+}
+
+/// The stream on which a side sends a lane.
+fn stream(from: usize, lane: Lane) -> StreamId {
+    let index = Lane::LASTING.iter().position(|it| *it == lane).expect("a lane that lasts") as u64;
+    StreamId::new(index, if from == 0 { Role::Dialled } else { Role::Accepted }, false)
 }
 
 /// Bytes of changes and of whole documents.

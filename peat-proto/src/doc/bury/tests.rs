@@ -138,7 +138,7 @@ fn a_deletion_in_the_middle_of_anything_leaves_nothing_behind() {
     let ops = write(&mut docs);
     assert!(matches!(ops.as_slice(), [Op::Bury { .. }]), "{ops:?}");
     settle(&mut docs);
-    assert_eq!((docs.undurable(), docs.existing, docs.markers), (0, 0, 1));
+    assert_eq!((docs.received, docs.existing, docs.markers), (0, 0, 1));
     assert!(docs.is_saved());
     let edit = docs.edit(now(), &name(), 1 << 20, |tx| tx.put(ROOT, "x", 3));
     assert!(matches!(edit, Err(crate::EditError::Deleted)));

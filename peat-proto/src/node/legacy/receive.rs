@@ -61,7 +61,7 @@ impl Node {
     /// Takes in what arrived on a stream of frames or heartbeats; `holds` if it is not looked at yet.
     fn legacy_take(&mut self, id: ConnId, stream: StreamId, bytes: Bytes, fin: bool, holds: bool) {
         let most = self.config.legacy.as_ref().map_or(0, |legacy| legacy.max_streams);
-        let pause = holds || self.docs.undurable() > self.config.undurable_budget;
+        let pause = holds || self.docs.is_behind(1);
         let Some(conn) = self.legacy.conns.get_mut(&id) else { return };
         if !conn.inlets.contains_key(&stream) && conn.inlets.len() >= most {
             // Its credit is not given back, so it cannot go on for long even if it ignores this.
