@@ -482,25 +482,3 @@ impl Default for Closed {
         Self::NotYet(Vec::new())
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use std::sync::mpsc;
-
-    use crate::{DocId, Node, Options};
-
-    #[test]
-    fn of_many_requests_that_wait_at_once_none_is_lost() {
-        let node = Node::in_memory(Options::default());
-        let doc = DocId::new("notes:1").expect("a valid name");
-        let (go_on, wait) = mpsc::channel::<()>();
-        // The loop stands still until everything waits for it.
-        let edit = node.edit(&doc, move |_| Ok::<_, String>(wait.recv().is_ok()));
-        let count = Node::MAX_REQUESTS - 1;
-        let waiting: Vec<_> = (0..count).map(|_| node.stats()).collect();
-        go_on.send(()).expect("the edit waits");
-        assert!(edit.wait().is_ok());
-        let answered = waiting.into_iter().filter_map(|stats| stats.wait()).count();
-        assert_eq!(answered, count);
-    }
-}

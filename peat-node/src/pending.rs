@@ -129,7 +129,10 @@ fn settle<T>(received: Option<thread::Result<T>>, closed: fn() -> T) -> T {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use super::*;
+    use crate::{DocId, Node, Options};
 
     #[test]
     fn an_answer_arrives_by_waiting_and_by_awaiting() {
@@ -165,6 +168,21 @@ mod tests {
         let (reply, _) = pending(|| ());
         drop(reply.holding(permits.take()));
         drop(permits.take());
+    }
+
+    #[test]
+    fn of_many_requests_that_wait_at_once_none_is_lost() {
+        let node = Node::in_memory(Options::default());
+        let doc = DocId::new("notes:1").expect("a valid name");
+        let (go_on, wait) = mpsc::channel::<()>();
+        // The loop stands still until everything waits for it.
+        let edit = node.edit(&doc, move |_| Ok::<_, String>(wait.recv().is_ok()));
+        let count = Node::MAX_REQUESTS - 1;
+        let waiting: Vec<_> = (0..count).map(|_| node.stats()).collect();
+        go_on.send(()).expect("the edit waits");
+        assert!(edit.wait().is_ok());
+        let answered = waiting.into_iter().filter_map(Pending::wait).count();
+        assert_eq!(answered, count);
     }
 
     #[test]

@@ -29,6 +29,17 @@ fn family(both_know: bool) -> World {
     World::of(vec![config(1, Kin::Child, true), config(0, Kin::Parent, both_know)])
 }
 
+/// The child has so many orders and a note, and meets its parent.
+fn with_orders(mut world: World, count: i64) -> World {
+    for n in 0..count {
+        world.put(1, &format!("orders:own{n}"), "x", n);
+    }
+    world.put(1, "notes:1", "x", 8);
+    world.run();
+    world.connect(1, 0);
+    world
+}
+
 fn refusals(world: &World, n: usize) -> usize {
     let events = world.hosts[n].events.iter();
     events.filter(|event| matches!(event, Event::Refused { reason: Refusal::NotAllowed, .. })).count()
@@ -84,13 +95,7 @@ fn what_both_know_that_a_role_may_not_write_is_not_compared_at_all() {
 /// One side does not know of the other's rule, and there is more than can be left out: comparing goes on, ever more rarely.
 #[test]
 fn more_refusals_than_can_be_left_out_become_rare_and_are_shown() {
-    let mut world = family(false);
-    for n in 0..1500 {
-        world.put(1, &format!("orders:own{n}"), "x", n);
-    }
-    world.put(1, "notes:1", "x", 8);
-    world.run();
-    world.connect(1, 0);
+    let mut world = with_orders(family(false), 1500);
     world.pass(Duration::from_secs(3600));
     assert_eq!(world.get(0, "notes:1", "x"), Some(8), "the rest flows");
     assert!(!world.hosts[0].node.level(&peer(1)), "they are not level");
@@ -105,13 +110,7 @@ fn more_refusals_than_can_be_left_out_become_rare_and_are_shown() {
 /// More than a sketch once left out one by one, and no more than may be left out at all.
 #[test]
 fn two_hundred_refusals_are_all_left_out() {
-    let mut world = family(false);
-    for n in 0..200 {
-        world.put(1, &format!("orders:own{n}"), "x", n);
-    }
-    world.put(1, "notes:1", "x", 8);
-    world.run();
-    world.connect(1, 0);
+    let mut world = with_orders(family(false), 200);
     assert_settled(&mut world);
     assert_eq!(world.get(0, "notes:1", "x"), Some(8));
     let peers = world.hosts[0].node.stats().peers;

@@ -478,3 +478,42 @@ fn a_document_is_deleted_while_a_worker_has_it() {
     ];
     assert_eq!(run(&setup, &steps).violation, None);
 }
+
+/// Who refused a document because its own copy could not be loaded left it out for ever, when the other side counted it as
+/// equal since: one said that it had nothing, the other that there was nothing to send.
+#[test]
+fn what_was_refused_for_a_while_is_counted_again_by_who_refused_it() {
+    let profile = Profile { loss: 4597, burst: 0, duplicate: 1813, reorder: 1816, ..Profile::TACTICAL };
+    let setup = Setup { datagram: 100, profile, cache: 0, lazy: 2000, ..Setup::quiet(706_307, 3, 1) };
+    let steps = [
+        Advance { ms: 14_186 },
+        Partition { side: 2_453_911_555 },
+        Advance { ms: 344 },
+        Connect { from: 0, to: 0 },
+        Advance { ms: 522 },
+        Connect { from: 1, to: 1 },
+        Advance { ms: 367 },
+        Edit { node: 2, doc: 0, kind: 4, value: 725_467_127 },
+        Advance { ms: 14_561 },
+        Connect { from: 0, to: 0 },
+        FailLoads { node: 2, count: 183 },
+        FailLoads { node: 1, count: 71 },
+        Heal,
+        Advance { ms: 481 },
+        Connect { from: 2, to: 0 },
+        Connect { from: 1, to: 0 },
+        Advance { ms: 427 },
+        Connect { from: 0, to: 1 },
+        Edit { node: 2, doc: 0, kind: 9, value: 858_900_412 },
+        Advance { ms: 583 },
+        Duplicate { packet: 56_203 },
+        Advance { ms: 1_798 },
+        Partition { side: 2_289_391_459 },
+        Advance { ms: 510 },
+        Heal,
+        Advance { ms: 491 },
+        Connect { from: 2, to: 1 },
+        Advance { ms: 19_120 },
+    ];
+    assert_eq!(run(&setup, &steps).violation, None);
+}

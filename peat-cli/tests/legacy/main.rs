@@ -115,13 +115,7 @@ async fn a_served_process_does_what_every_speaker_of_the_legacy_wire_must() {
     for dialect in [Dialect::P, Dialect::M] {
         let auth = auth(dialect);
         let subject = Process::start(dialect);
-        scenarios::documents(&subject, &auth).await;
-        scenarios::snapshots(&subject, &auth).await;
-        scenarios::batches(&subject, &auth).await;
-        scenarios::deletion(&subject, &auth).await;
-        scenarios::bad_frames(&subject, &auth).await;
-        scenarios::heartbeats(&subject, &auth).await;
-        scenarios::strangers(&subject, dialect).await;
+        scenarios::a_day(&subject, &auth, dialect).await;
         for refused in ["legacy_windowed_refused", "legacy_reserved_refused", "legacy_requests_refused"] {
             assert_eq!(subject.counter(refused), 1, "{refused}");
         }

@@ -77,6 +77,8 @@ impl Docs {
         };
         match standing {
             Some(standing) if *standing >= marker => return Ok(Buried::Known),
+            // Nobody's word deletes here, on whichever wire it comes.
+            None if self.policy.of(doc).deletion == Deletion::Immutable => return Err(Refusal::NotAllowed),
             None if self.markers >= self.most_markers => return Err(Refusal::Full),
             Some(_) | None => {}
         }

@@ -14,6 +14,7 @@ use crate::policy::kin::takes;
 use crate::reconcile::Item;
 use crate::request::SyncOutcome;
 use crate::sync::exchange::Exchange;
+use crate::time::Time;
 use crate::wire::v1::{Refused, Saved, Word};
 
 impl Node {
@@ -130,15 +131,15 @@ impl Node {
             Some(Offer::Marker(_)) => true,
             Some(Offer::Nothing) | None => false,
         };
+        let reason = Refusal::from_code(refused.reason);
+        let again = self.tried_again(reason);
         let Some(conn) = self.conns.get_mut(&id) else { return };
         if !current || conn.survey.excluded.is_declined(doc) {
             // About what has been overtaken, or said again.
             return;
         }
-        let reason = Refusal::from_code(refused.reason);
         conn.watch.note(doc, SyncOutcome::Refused(reason));
         conn.end_exchange(class, doc);
-        let again = reason.may_pass().then(|| self.now.mono + self.config.retry_max.saturating_mul(2));
         conn.survey.excluded.decline(doc, item, again);
         let peer = conn.peer;
         self.stats.declined += 1;
@@ -199,7 +200,7 @@ impl Node {
         let class = self.docs.class(doc);
         let item = self.item(doc);
         let slot = self.docs.get(doc).map(|document| document.slot);
-        let most = self.config.max_exchanges;
+        let (most, again) = (self.config.max_exchanges, self.tried_again(reason));
         if let Some(conn) = self.conns.get_mut(&id) {
             if let Some(slot) = slot {
                 conn.equal.remove(slot);
@@ -211,10 +212,15 @@ impl Node {
                 conn.set_deadline(doc, None);
                 conn.enqueue(class, doc);
             }
-            conn.survey.excluded.refuse(doc, item);
+            conn.survey.excluded.refuse(doc, item, again);
             conn.survey.spoil();
         }
         self.report_refused(id, doc, reason);
+    }
+
+    /// When a document is tried again that was refused for a reason which may pass.
+    fn tried_again(&self, reason: Refusal) -> Option<Time> {
+        reason.may_pass().then(|| self.now.mono + self.config.retry_max.saturating_mul(2))
     }
 
     fn report_refused(&mut self, id: ConnId, doc: &DocId, reason: Refusal) {

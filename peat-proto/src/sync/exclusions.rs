@@ -42,11 +42,13 @@ impl Exclusions {
         self.documents.len()
     }
 
-    /// Leaves a document out that we refuse, with what we offer of it; until one of the two sides moves.
-    pub(crate) fn refuse(&mut self, doc: &DocId, offered: Option<(Scope, Item)>) {
+    /// Leaves a document out that we refuse, with what we offer of it; until one of the two sides moves, or `again`: the
+    /// other side may not have heard of the refusal, or may count the document as equal since.
+    pub(crate) fn refuse(&mut self, doc: &DocId, offered: Option<(Scope, Item)>, again: Option<Time>) {
         // Who refuses each other's try again all the same.
         let before = self.documents.get(doc);
-        let (declined, again) = before.map_or((false, None), |before| (before.declined, before.again));
+        let (declined, known) = before.map_or((false, None), |before| (before.declined, before.again));
+        let again = known.or(again);
         self.exclude(doc, Excluded { offered, declined, again });
     }
 
@@ -155,7 +157,7 @@ mod tests {
             let offered = (rng.below(4) > 0).then(|| (scope, item(&doc, rng.below(3) as u8)));
             let again = (rng.below(2) == 0).then(|| Time::ZERO + Duration::from_secs(rng.below(100)));
             match rng.below(4) {
-                0 => exclusions.refuse(&doc, offered),
+                0 => exclusions.refuse(&doc, offered, again),
                 1 | 2 => exclusions.decline(&doc, offered, again),
                 _ => assert_eq!(exclusions.contains(&doc), exclusions.include(&doc)),
             }

@@ -70,13 +70,7 @@ async fn a_node_binary_behind_dialect_m() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_runtime_behind_dialect_p() {
     let subject = served(Family::HostRuntime, auth(Dialect::P)).await;
-    scenarios::documents(&subject, &auth(Dialect::P)).await;
-    scenarios::snapshots(&subject, &auth(Dialect::P)).await;
-    scenarios::batches(&subject, &auth(Dialect::P)).await;
-    scenarios::deletion(&subject, &auth(Dialect::P)).await;
-    scenarios::bad_frames(&subject, &auth(Dialect::P)).await;
-    scenarios::heartbeats(&subject, &auth(Dialect::P)).await;
-    scenarios::strangers(&subject, Dialect::P).await;
+    scenarios::a_day(&subject, &auth(Dialect::P), Dialect::P).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -97,13 +91,7 @@ async fn a_peat_node_behind_either_dialect() {
     for dialect in [Dialect::M, Dialect::P] {
         let auth = auth(dialect);
         let subject = Peat::start(&auth).await;
-        scenarios::documents(&subject, &auth).await;
-        scenarios::snapshots(&subject, &auth).await;
-        scenarios::batches(&subject, &auth).await;
-        scenarios::deletion(&subject, &auth).await;
-        scenarios::bad_frames(&subject, &auth).await;
-        scenarios::heartbeats(&subject, &auth).await;
-        scenarios::strangers(&subject, dialect).await;
+        scenarios::a_day(&subject, &auth, dialect).await;
         assert!(subject.counter("skipped").await >= 5, "types that nobody sends are skipped and counted");
         assert!(subject.counter("refused").await >= 3, "what cannot be read is refused and counted");
         assert_eq!(subject.counter("legacy_heartbeats_received").await, 120);

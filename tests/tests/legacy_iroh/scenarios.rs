@@ -24,6 +24,17 @@ pub(crate) trait Subject {
     async fn dial(&self, client: EndpointAddr);
 }
 
+/// What every speaker of the legacy wire must do, one after the other, with a node that proves itself in this dialect.
+pub(crate) async fn a_day(subject: &impl Subject, auth: &Auth, dialect: Dialect) {
+    documents(subject, auth).await;
+    snapshots(subject, auth).await;
+    batches(subject, auth).await;
+    deletion(subject, auth).await;
+    bad_frames(subject, auth).await;
+    heartbeats(subject, auth).await;
+    strangers(subject, dialect).await;
+}
+
 /// Full-history documents go both ways as deltas, with either version of Automerge.
 pub(crate) async fn documents(subject: &impl Subject, auth: &Auth) {
     async fn with<L: Library>(subject: &impl Subject, auth: &Auth, name: &str) {

@@ -160,6 +160,19 @@ fn a_burial_that_could_not_be_written_is_written_again() {
 }
 
 #[test]
+fn nobodys_word_deletes_what_the_policy_keeps() {
+    let mut docs = docs();
+    put(&mut docs, 1);
+    let mut policy = docs.policy().of(&name());
+    policy.deletion = Deletion::Immutable;
+    docs.policy.set(name().collection(), policy);
+    let outcome = docs.bury(&name(), marker(u64::MAX, "a"), CONN, PEER);
+    assert!(matches!(outcome, Err(Refusal::NotAllowed)));
+    assert!(docs.get(&name()).is_some_and(|document| document.exists()));
+    assert_eq!((docs.markers, docs.lamport), (0, 0), "nor does it move the clock");
+}
+
+#[test]
 fn what_the_policy_keeps_is_not_deleted() {
     let mut docs = docs();
     put(&mut docs, 1);

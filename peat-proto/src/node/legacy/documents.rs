@@ -10,8 +10,8 @@ use crate::io::{Event, Refusal};
 use crate::marker::Marker;
 use crate::node::Node;
 use crate::peer::legacy::Stage;
+use crate::policy::Policy;
 use crate::policy::kin::{spreads, takes};
-use crate::policy::{Deletion, Policy};
 use crate::request::SyncOutcome;
 use crate::sync::legacy::{Exchange, Terms};
 use crate::time::Time;
@@ -178,7 +178,7 @@ impl Node {
         let policy = self.docs.policy().of(&doc);
         let Some(conn) = self.legacy.conns.get(&id) else { return };
         let (peer, kin) = (conn.peer, conn.kin);
-        if policy.deletion == Deletion::Immutable || !takes(policy.deleters(), kin) {
+        if !takes(policy.deleters(), kin) {
             return self.legacy_refused(id, &doc, Refusal::NotAllowed);
         }
         let marker = tombstone.marker();
