@@ -4,12 +4,11 @@ use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::task::Poll;
 
-use flume::Receiver;
-use futures_lite::Stream;
 use iroh::TransportAddr;
 use iroh::endpoint::{Connection, ConnectionError, Path};
 use peat_node::PeerId;
 use peat_node::proto::{CloseCode, ConnId, Link, Role, Wire};
+use peat_node::transport::queue::{Receiver, queue};
 use peat_node::transport::session::Session;
 use peat_node::transport::{BINDING_LABEL, Outgoing, Port};
 use tracing::debug;
@@ -39,7 +38,7 @@ pub(crate) fn announce(
     };
     let link = Link { role, wire, reliable: true, binding, rtt };
     // Unbounded as a channel; what the core puts in is bounded by the connection's window and receive credit.
-    let (sender, outgoing) = flume::unbounded();
+    let (sender, outgoing) = queue();
     let conn = port.connected(peer, addr, link, &sender);
     Some(run(connection, Session::new(conn), outgoing))
 }
@@ -52,11 +51,10 @@ fn socket_addr(path: &Path<'_>) -> Option<SocketAddr> {
 }
 
 /// Moves bytes until either side closes or anything fails. The node is told when it is done.
-async fn run(connection: Connection, mut session: Session, outgoing: Receiver<(ConnId, Outgoing)>) {
+async fn run(connection: Connection, mut session: Session, mut outgoing: Receiver<(ConnId, Outgoing)>) {
     let mut open = Open::new(connection.clone());
-    let mut outgoing = std::pin::pin!(outgoing.into_stream());
     let code = poll_fn(|cx| {
-        while let Poll::Ready(next) = outgoing.as_mut().poll_next(cx) {
+        while let Poll::Ready(next) = outgoing.poll_recv(cx) {
             let Some((_, next)) = next else { return Poll::Ready(CloseCode::Normal) };
             if let Some(code) = session.take(next, &mut Polled { open: &mut open, cx }) {
                 return Poll::Ready(code);

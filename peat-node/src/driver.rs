@@ -15,7 +15,7 @@ use crate::address::AddressBook;
 use crate::dial::{Dials, Unreachable};
 use crate::dir::Dir;
 use crate::error::LevelError;
-use crate::inbox::{Message, Outlet};
+use crate::inbox::Message;
 use crate::node::Deleted;
 use crate::pending::Reply;
 use crate::request::Requests;
@@ -24,6 +24,7 @@ use crate::store::thread::StoreThread;
 use crate::subscription::{Change, Feed};
 use crate::sync::{Synced, Syncs};
 use crate::transport::Outgoing;
+use crate::transport::queue::{Receiver, Sender};
 use crate::workers::Workers;
 
 /// Messages that are taken before the core is drained: enough to merge a burst of changes into one write.
@@ -35,7 +36,7 @@ const BATCH_TIME: Duration = Duration::from_millis(5);
 pub(crate) struct Driver {
     pub(crate) core: Node,
     pub(crate) clock: Clock,
-    pub(crate) outlet: Outlet,
+    pub(crate) messages: Receiver<Message>,
     pub(crate) store: StoreThread,
     pub(crate) workers: Workers,
     pub(crate) book: AddressBook,
@@ -48,7 +49,7 @@ pub(crate) struct Driver {
 /// What the loop keeps besides.
 #[derive(Default)]
 pub(crate) struct State {
-    connections: BTreeMap<ConnId, flume::Sender<(ConnId, Outgoing)>>,
+    connections: BTreeMap<ConnId, Sender<(ConnId, Outgoing)>>,
     dials: Dials,
     requests: Requests,
     feeds: Vec<Feed>,
@@ -98,22 +99,16 @@ impl Driver {
 
     /// Waits for the first message or the core's deadline, then takes what else has come in.
     fn take(&mut self) {
-        let first = match self.core.timeout() {
-            Some(deadline) => {
-                let deadline = self.clock.instant(deadline);
-                self.outlet.messages.recv_deadline(deadline).ok()
-            }
-            None => self.outlet.messages.recv().ok(),
-        };
+        let deadline = self.core.timeout().map(|at| self.clock.instant(at));
+        let mut next = self.messages.recv_until(deadline);
         let until = Instant::now() + BATCH_TIME;
         let mut left = BATCH;
-        let mut next = first;
         while let Some(message) = next {
             self.message(message);
             left -= 1;
             // Nothing is taken that is not also handled.
             let go_on = left > 0 && Instant::now() < until;
-            next = if go_on { self.outlet.messages.try_recv().ok() } else { None };
+            next = if go_on { self.messages.try_recv() } else { None };
         }
         let now = self.clock.now();
         if self.core.timeout().is_some_and(|at| at <= now.mono) {
@@ -413,7 +408,7 @@ impl Driver {
             Some(fault) => Err(fault),
             None => Ok(()),
         };
-        drop((self.outlet, self.state, self.workers, self.book));
+        drop((self.messages, self.state, self.workers, self.book));
         let outcome = outcome.and(self.store.close());
         if let (Ok(()), Some(dir)) = (outcome, self.dir)
             && let Err(error) = dir.close()

@@ -1,7 +1,6 @@
 //! The one channel into the loop.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use peat_proto::store::Stored;
@@ -15,6 +14,7 @@ use crate::rules::Rules;
 use crate::subscription::Feed;
 use crate::sync::Answer;
 use crate::ticket::Ticket;
+use crate::transport::queue::Sender;
 use crate::transport::{Dial, Outgoing, PortId};
 
 /// Something for the loop to deal with.
@@ -31,7 +31,7 @@ pub(crate) enum Message {
         peer: PeerId,
         addr: Option<SocketAddr>,
         link: Link,
-        outgoing: flume::Sender<(ConnId, Outgoing)>,
+        outgoing: Sender<(ConnId, Outgoing)>,
     },
     /// Something happened on an announced connection.
     Transport(ConnId, Input),
@@ -83,41 +83,15 @@ pub(crate) enum Message {
     Close,
 }
 
-/// The sending end. Never blocks and is not bounded as a channel; each sender is bounded by itself: transports by
-/// receive credit, store and workers by what the core has asked for, the application by its permits.
+/// The sending end. Never blocks; each sender is bounded by itself: transports by receive credit, store and workers by
+/// what the core has asked for, the application by its permits. When the loop ends, what it has not taken is dropped:
+/// every answer that somebody waits for then says that the node is closed.
 #[derive(Debug, Clone)]
-pub(crate) struct Inbox(Arc<RwLock<Option<flume::Sender<Message>>>>);
-
-/// The loop's end. When it is dropped, what has not been taken is dropped too, and nothing more gets in: every answer
-/// that somebody waits for then says that the node is closed.
-pub(crate) struct Outlet {
-    pub(crate) messages: flume::Receiver<Message>,
-    inbox: Inbox,
-}
-
-pub(crate) fn inbox() -> (Inbox, Outlet) {
-    let (sender, messages) = flume::unbounded();
-    let inbox = Inbox(Arc::new(RwLock::new(Some(sender))));
-    let outlet = Outlet { messages, inbox: inbox.clone() };
-    (inbox, outlet)
-}
+pub(crate) struct Inbox(pub(crate) Sender<Message>);
 
 impl Inbox {
     /// Hands a message to the loop; drops it when the loop has ended.
     pub(crate) fn send(&self, message: Message) {
-        let sender = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(sender) = sender.as_ref() {
-            // The receiver outlives the sender: see `Outlet::drop`.
-            let _ = sender.send(message);
-        }
-    }
-}
-
-impl Drop for Outlet {
-    fn drop(&mut self) {
-        let sender = self.inbox.0.write();
-        *sender.unwrap_or_else(PoisonError::into_inner) = None;
-        // A channel keeps its content as long as either end lives; the senders' ends may live on in adapters.
-        self.messages.drain().for_each(drop);
+        let _ = self.0.send(message);
     }
 }

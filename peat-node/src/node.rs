@@ -18,7 +18,7 @@ use crate::address::AddressBook;
 use crate::dir::{self, Dir};
 use crate::driver::{Clock, Closing, Driver, State};
 use crate::error::{DeleteError, LevelError, OpenError, ReadError, RulesError, SyncError, WriteError};
-use crate::inbox::{Inbox, Message, inbox};
+use crate::inbox::{Inbox, Message};
 use crate::json;
 use crate::pending::{Pending, Permits, Reply, pending};
 use crate::request::{Delete, Edit, Import, Read, Request};
@@ -29,6 +29,7 @@ use crate::store::thread::StoreThread;
 use crate::subscription::{Subscription, subscription};
 use crate::sync::Synced;
 use crate::ticket::Ticket;
+use crate::transport::queue::queue;
 use crate::transport::{Hub, Port};
 use crate::workers::Workers;
 
@@ -412,7 +413,8 @@ impl Node {
         let invitation = admission.invitations.first().copied();
 
         let path = home.dir.as_ref().map(|dir| dir.path().to_owned());
-        let (inbox, outlet) = inbox();
+        let (sender, messages) = queue();
+        let inbox = Inbox(sender);
         let clock = Clock::start();
         let core = proto::Node::new(config, id, identity.boot, random(), entries, clock.now());
         let answers = inbox.clone();
@@ -423,7 +425,7 @@ impl Node {
         let driver = Driver {
             core,
             clock,
-            outlet,
+            messages,
             store,
             workers: Workers::start(&inbox)?,
             book: home.book,

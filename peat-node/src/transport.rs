@@ -9,6 +9,7 @@
 #[allow(missing_docs)]
 pub mod bench;
 pub mod limits;
+pub mod queue;
 pub mod session;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,8 @@ use bytes::Bytes;
 use peat_proto::{CloseCode, ConnId, Input, Lane, Link, PeerId, StreamId, Wire};
 
 use crate::inbox::{Inbox, Message};
+
+use queue::Sender;
 
 pub use limits::STREAM_CREDIT;
 
@@ -181,7 +184,7 @@ impl Port {
         peer: PeerId,
         addr: Option<SocketAddr>,
         link: Link,
-        outgoing: &flume::Sender<(ConnId, Outgoing)>,
+        outgoing: &Sender<(ConnId, Outgoing)>,
     ) -> Conn {
         let hub = self.0.hub.clone();
         let id = ConnId(hub.next_conn.fetch_add(1, Ordering::Relaxed));

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use peat_node::PeerId;
 use peat_node::proto::{CloseCode, ConnId};
+use peat_node::transport::queue::Sender;
 use peat_node::transport::session::Session;
 use peat_node::transport::{Dial, Outgoing, Port, limits};
 use quinn_proto::{ConnectionHandle, DatagramEvent, Endpoint, EndpointEvent, Incoming};
@@ -28,7 +29,7 @@ pub(crate) struct Connections {
     /// Those that the node knows.
     known: BTreeMap<ConnId, ConnectionHandle>,
     /// Where the node puts what it wants done.
-    outgoing: flume::Sender<(ConnId, Outgoing)>,
+    outgoing: Sender<(ConnId, Outgoing)>,
     dials: Dials<ConnectionHandle>,
     /// Those to which something happened.
     touched: BTreeSet<ConnectionHandle>,
@@ -54,7 +55,7 @@ impl Connections {
         port: &Port,
         options: &Options,
         may_fragment: bool,
-        outgoing: flume::Sender<(ConnId, Outgoing)>,
+        outgoing: Sender<(ConnId, Outgoing)>,
         counters: Arc<Counters>,
     ) -> Result<Self, BindError> {
         let gate = Gate::default();

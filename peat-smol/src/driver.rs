@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use async_io::Timer;
 use futures_lite::Stream;
 use peat_node::proto::ConnId;
+use peat_node::transport::queue::{Receiver, queue};
 use peat_node::transport::{Dial, Outgoing, Port, limits};
 
 use crate::connections::Connections;
@@ -54,7 +55,7 @@ pub(crate) struct Driver {
 
 /// Where wishes come from.
 struct Inputs {
-    outgoing: flume::r#async::RecvStream<'static, (ConnId, Outgoing)>,
+    outgoing: Receiver<(ConnId, Outgoing)>,
     dial: Pin<Box<dyn Future<Output = Option<Dial>> + Send>>,
     stop: flume::r#async::RecvStream<'static, ()>,
 }
@@ -78,9 +79,9 @@ impl Driver {
     ) -> Result<Self, BindError> {
         let sockets = Sockets::bind(&options.listen, options.segmentation_offload)?;
         // Unbounded as a channel; what the core puts in is bounded by each connection's window and receive credit.
-        let (sender, outgoing) = flume::unbounded();
+        let (sender, outgoing) = queue();
         let connections = Connections::new(&port, &options, sockets.may_fragment(), sender, counters.clone())?;
-        let inputs = Inputs { outgoing: outgoing.into_stream(), dial: next_dial(&port), stop: stop.into_stream() };
+        let inputs = Inputs { outgoing, dial: next_dial(&port), stop: stop.into_stream() };
         let now = Instant::now();
         let mut driver = Self {
             port,
@@ -147,7 +148,7 @@ impl Driver {
             connections.packet(packet, serving, &mut self.sockets, now);
         }
         for left in (0..OUTGOING).rev() {
-            match Pin::new(&mut self.inputs.outgoing).poll_next(cx) {
+            match self.inputs.outgoing.poll_recv(cx) {
                 Poll::Ready(Some((conn, outgoing))) => connections.take(conn, outgoing, now),
                 Poll::Ready(None) | Poll::Pending => break,
             }

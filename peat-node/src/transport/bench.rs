@@ -1,19 +1,21 @@
 //! The other end of a [`Port`] without a node, so that the tests of an adapter see and say everything themselves.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use peat_proto::{ConnId, Input, Lane, Link, PeerId, StreamId, Wire};
 
+use super::queue::{Receiver, Sender, queue};
 use super::{Dial, Hub, Outgoing, Port};
-use crate::inbox::{Message, Outlet, inbox};
+use crate::inbox::{Inbox, Message};
 
 /// What stands in for the node. Dropping it looks to the adapter like a node that has closed.
 #[allow(missing_debug_implementations)]
 pub struct Bench {
     hub: Arc<Hub>,
-    outlet: Outlet,
+    messages: Mutex<Receiver<Message>>,
     dials: flume::Sender<Dial>,
 }
 
@@ -21,13 +23,7 @@ pub struct Bench {
 #[derive(Debug)]
 pub enum Seen {
     /// [`Port::connected`], with the sending end of the connection's queue.
-    Connected {
-        conn: ConnId,
-        peer: PeerId,
-        addr: Option<SocketAddr>,
-        link: Link,
-        outgoing: flume::Sender<(ConnId, Outgoing)>,
-    },
+    Connected { conn: ConnId, peer: PeerId, addr: Option<SocketAddr>, link: Link, outgoing: Sender<(ConnId, Outgoing)> },
     /// [`Conn::received`](super::Conn::received).
     Received { conn: ConnId, stream: StreamId, bytes: Bytes, fin: bool },
     /// [`Conn::reset`](super::Conn::reset).
@@ -48,14 +44,14 @@ impl Bench {
     /// A port with this secret key that offers these wires, and its other end.
     #[must_use]
     pub fn new(secret: [u8; 32], wires: &[Wire]) -> (Port, Self) {
-        let (inbox, outlet) = inbox();
-        let hub = Arc::new(Hub::new(inbox, secret, wires.to_vec()));
+        let (inbox, mut messages) = queue();
+        let hub = Arc::new(Hub::new(Inbox(inbox), secret, wires.to_vec()));
         let port = Port::attach(hub.clone(), "bench");
-        let dials = match outlet.messages.try_recv() {
-            Ok(Message::Attached { dials, .. }) => dials,
+        let dials = match messages.try_recv() {
+            Some(Message::Attached { dials, .. }) => dials,
             _ => unreachable!("attaching says so first"),
         };
-        (port, Self { hub, outlet, dials })
+        (port, Self { hub, messages: Mutex::new(messages), dials })
     }
 
     /// Asks the adapter for a connection.
@@ -72,7 +68,7 @@ impl Bench {
 
     /// Waits for the next report.
     pub async fn next(&self) -> Seen {
-        let message = self.outlet.messages.recv_async().await;
+        let message = poll_fn(|cx| self.messages.lock().expect("no panic").poll_recv(cx)).await;
         match message.expect("the hub holds a sender") {
             Message::Connected { conn, peer, addr, link, outgoing } => {
                 Seen::Connected { conn, peer, addr, link, outgoing }

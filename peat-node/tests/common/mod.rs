@@ -6,9 +6,9 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
 use bytes::Bytes;
-use flume::Receiver;
 use peat_node::Node;
 use peat_node::proto::{ConnId, Link, PeerId, Role, StreamId, Wire};
+use peat_node::transport::queue::{Receiver, queue};
 use peat_node::transport::{Conn, Outgoing, Port, STREAM_CREDIT};
 
 /// Sizes of the pieces into which frames are cut, so that frames and pieces never agree.
@@ -67,7 +67,7 @@ impl Network {
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);
         binding[..8].copy_from_slice(&number.to_be_bytes());
         let link = |role| Link { role, wire: Wire::V1, reliable: true, binding, rtt: None };
-        let ((to_near, from_near), (to_far, from_far)) = (flume::unbounded(), flume::unbounded());
+        let ((to_near, from_near), (to_far, from_far)) = (queue(), queue());
         let near = dialler.1.connected(listener.0, None, link(Role::Dialled), &to_near);
         let far = listener.1.connected(dialler.0, None, link(Role::Accepted), &to_far);
         let connection = Arc::new(Connection {
@@ -80,15 +80,15 @@ impl Network {
         connections.lock().expect("no panic").push(connection.clone());
         for (side, queue) in [(0, from_near), (1, from_far)] {
             let connection = connection.clone();
-            thread::spawn(move || connection.pump(side, &queue));
+            thread::spawn(move || connection.pump(side, queue));
         }
     }
 }
 
 impl Connection {
     /// Does what one side's node wants done.
-    fn pump(&self, side: usize, queue: &Receiver<(ConnId, Outgoing)>) {
-        for (_, outgoing) in queue.iter() {
+    fn pump(&self, side: usize, mut queue: Receiver<(ConnId, Outgoing)>) {
+        while let Some((_, outgoing)) = queue.recv_until(None) {
             match outgoing {
                 Outgoing::Frame { lane, frame } => {
                     let opener = if side == 0 { Role::Dialled } else { Role::Accepted };

@@ -11,6 +11,7 @@ use peat_iroh::Iroh;
 use peat_node::PeerId;
 use peat_node::proto::{ConnId, Lane, Link, StreamId, Wire};
 use peat_node::transport::bench::{Bench, Seen};
+use peat_node::transport::queue::Sender;
 use peat_node::transport::{Dial, Outgoing, Port};
 use peat_smol::Udp;
 
@@ -175,7 +176,7 @@ pub(crate) struct Conn {
     pub(crate) peer: PeerId,
     pub(crate) addr: Option<SocketAddr>,
     pub(crate) link: Link,
-    pub(crate) outgoing: flume::Sender<(ConnId, Outgoing)>,
+    pub(crate) outgoing: Sender<(ConnId, Outgoing)>,
 }
 
 impl Conn {
