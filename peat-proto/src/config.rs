@@ -48,7 +48,7 @@ pub struct Config {
     /// Bytes of received changes that are not yet durable, of all connections together. Default 16 MiB: about 3 s of a
     /// disk at 5 MB/s. Above it, receive credit pauses, and so it does while documents that only wait for the disk take as
     /// much memory as [`Config::cache_bytes`] allows for all others; above twice as many, what still comes is refused until a later
-    /// survey brings it again.
+    /// survey brings it again. What waits to be merged counts for 1 KiB more, so that at most 32,768 payloads wait.
     pub undurable_budget: usize,
     /// Largest payload of a delta, in bytes. Default 16 MiB.
     pub max_delta: usize,

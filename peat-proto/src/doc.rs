@@ -124,7 +124,7 @@ pub(crate) struct Docs {
     now_ms: u64,
     pub(crate) scopes: Scopes,
     attention: BTreeMap<DocId, Attention>,
-    /// Documents with an inbox whose content is in memory.
+    /// Documents with an inbox whose content is in memory, or that have none yet.
     ready: BTreeSet<DocId>,
     loads: BTreeMap<LoadId, DocId>,
     /// Loaded, and being parsed by a worker.
@@ -280,6 +280,7 @@ impl Docs {
             Some(document) => match &document.phase {
                 Phase::Live(live) if document.is_known() => View::Live(document, live),
                 Phase::Live(_) | Phase::Buried => View::Absent,
+                Phase::Cold if document.awaits_birth() => View::Absent,
                 // To ask for a quarantined document is to try it again.
                 Phase::Cold | Phase::Loading | Phase::Busy | Phase::Quarantined => match self.copies.get(doc) {
                     Some(bytes) if document.is_clean() => View::Stored(document, bytes),

@@ -462,3 +462,29 @@ fn a_bidirectional_stream_is_stopped_and_finished_and_harms_nobody() {
     assert_eq!(victim.replies, [(stream, Bytes::new(), true)]);
     assert_eq!(victim.closed, None);
 }
+
+/// The largest frame, of nothing but unknown names and a byte that is no change. A blank document for each took 12 kB.
+#[test]
+fn a_frame_of_unknown_names_and_garbage_makes_no_documents_and_holds_little_memory() {
+    let mut frame = EntriesBuilder::new(1 << 20);
+    let garbage = Body::Word(Word { changes: vec![Bytes::from_static(b"x")], ..Word::default() });
+    let names = (0..).take_while(|n| frame.push(&entry(&format!("n:{n}"), garbage.clone()))).count();
+    assert!(names > 40_000, "{names}");
+    let frame = frame.frame();
+    let mut generous = Config::default();
+    generous.max_exchanges = names;
+    // What waits has an exchange, 4,096 at most, or counts for 1 KiB of 32 MiB.
+    for (config, most) in [(Config::default(), 4096), (generous, 32 << 10)] {
+        let bytes = (most << 10) + names.min(config.max_exchanges) * 600;
+        let mut victim = Victim::serving_with(config);
+        let input = Input::Received { conn: CONN, stream: LANE, bytes: frame.clone(), fin: false };
+        let ((), held) = peak(|| victim.node.handle(victim.now, input));
+        let stats = victim.node.stats();
+        assert_eq!(stats.loaded, 0, "no document is made before a change was admitted");
+        assert!(stats.refused as usize >= names - most, "{} of {names} were refused", stats.refused);
+        assert!(held < bytes, "{held} bytes for {names} names");
+        victim.drain();
+        assert_eq!((victim.node.stats().documents, victim.node.stats().undurable_bytes), (0, 0));
+        victim.assert_unharmed(LANE);
+    }
+}

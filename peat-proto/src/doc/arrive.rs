@@ -22,6 +22,7 @@ impl Docs {
     /// Does one piece of waiting work; false when there is none.
     pub(crate) fn settle(&mut self) -> bool {
         let Some(doc) = self.ready.pop_first() else { return false };
+        self.begin(&doc);
         let class = self.class(&doc).index();
         let Some(document) = self.classes[class].get_mut(&doc) else { return true };
         let Phase::Live(_) = document.phase else { return true };
@@ -206,8 +207,8 @@ impl Docs {
         // What a batch carries may yet fail: it comes back with the rest, and is known already if it did not.
         let bytes = Bytes::from([carried.unwrap_or_default(), unsaved.unwrap_or_default()].concat());
         if !bytes.is_empty() {
-            self.received += bytes.len();
             let incoming = Incoming { source: Source::Restore, payload: Payload::Saved(bytes) };
+            self.received += incoming.cost();
             self.attention.entry(doc.clone()).or_default().inbox.insert(0, incoming);
         }
         self.fetch(&doc);
@@ -217,6 +218,7 @@ impl Docs {
     pub(super) fn answer(&mut self, doc: &DocId, report: Report) {
         let Report { source, outcome, brought, size } = report;
         let fresh = outcome.is_ok_and(|(new, _)| new > 0);
+        self.received = self.received.saturating_sub(Incoming::PLACE);
         match self.get_mut(doc).and_then(|document| document.unsaved.as_mut()) {
             Some(unsaved) if fresh => unsaved.received += size,
             _ => self.received = self.received.saturating_sub(size),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::document::{Document, Phase};
+use super::history::Incoming;
 use super::scopes::{Scope, ScopeMask, Sum};
 use super::{Attention, Docs};
 use crate::check::Violation;
@@ -112,7 +113,7 @@ impl Docs {
             return Ok(());
         }
         let inboxes = self.attention.values().flat_map(|attention| &attention.inbox);
-        let waiting: usize = inboxes.map(|incoming| incoming.payload.len()).sum();
+        let waiting: usize = inboxes.map(Incoming::cost).sum();
         let unsaved: usize =
             documents().filter_map(|document| document.unsaved.as_ref()).map(|unsaved| unsaved.received).sum();
         let counted = waiting + unsaved + self.writer.carried_bytes();

@@ -35,7 +35,7 @@ pub(crate) struct Document {
 /// Where the document's content is.
 #[derive(Debug, Default)]
 pub(crate) enum Phase {
-    /// In the store.
+    /// In the store; of a document that is not known, nowhere yet.
     #[default]
     Cold,
     /// On its way from the store.
@@ -222,6 +222,11 @@ impl Document {
     /// Whether anything is known of it: content, or that it was deleted.
     pub(crate) fn is_known(&self) -> bool {
         !self.offered.is_empty() || !self.local().is_empty() || self.chunks > 0 || self.marker().is_some()
+    }
+
+    /// Whether something came for a document that nothing else is known of: neither memory nor store have content.
+    pub(crate) fn awaits_birth(&self) -> bool {
+        matches!(self.phase, Phase::Cold) && !self.is_known()
     }
 
     /// Whether it was deleted, softly or not.

@@ -27,6 +27,7 @@ impl Docs {
         let actor = self.actor.clone();
         let class = self.class(doc).index();
         let mut fresh = None;
+        self.begin(doc);
         let live = match self.classes[class].get_mut(doc) {
             None => fresh.insert(Live::blank(&actor)),
             Some(document) if document.marker().is_some() => return Err(EditError::Deleted),
@@ -104,12 +105,24 @@ impl Docs {
                 return Err(Refusal::Busy);
             }
             Some(_) => {}
-            None => self.admit_new(doc, Phase::Live(Box::new(Live::blank(&self.actor)))),
+            None => self.admit_new(doc, Phase::Cold),
         }
-        self.received += incoming.payload.len();
+        self.received += incoming.cost();
         self.attention.entry(doc.clone()).or_default().inbox.push(incoming);
         self.fetch(doc);
         Ok(())
+    }
+
+    /// Gives a document that has no content yet a blank one, which takes 12 kB: only when somebody works on it.
+    pub(super) fn begin(&mut self, doc: &DocId) {
+        let class = self.class(doc).index();
+        if let Some(document) = self.classes[class].get_mut(doc)
+            && document.awaits_birth()
+        {
+            let mut live = Box::new(Live::blank(&self.actor));
+            self.cache.insert(doc, &mut live);
+            document.phase = Phase::Live(live);
+        }
     }
 
     pub(super) fn admit_new(&mut self, doc: &DocId, phase: Phase) {

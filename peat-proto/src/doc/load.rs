@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::document::{Live, Phase};
+use super::document::{Document, Live, Phase};
 use super::history::{Brought, Report};
 use super::{Docs, Effect, MAX_LOADS};
 use crate::id::{ConnId, DocId, LoadId};
@@ -147,6 +147,10 @@ impl Docs {
 
     /// Makes sure that content comes into memory, and is worked on once it is there.
     pub(super) fn fetch(&mut self, doc: &DocId) {
+        if self.get(doc).is_some_and(Document::awaits_birth) {
+            self.ready.insert(doc.clone());
+            return;
+        }
         match self.get_mut(doc).map(|document| &mut document.phase) {
             Some(phase @ (Phase::Cold | Phase::Quarantined)) => {
                 *phase = Phase::Loading;

@@ -60,6 +60,11 @@ impl Node {
         if word.changes.is_empty() {
             return conn.enqueue(class, doc);
         }
+        if known.is_none() {
+            // Nobody would answer; a later survey brings it again.
+            self.stats.refused += 1;
+            return;
+        }
         self.take_in(id, doc, Payload::Changes(word.changes.clone()));
     }
 
@@ -72,9 +77,12 @@ impl Node {
             conn.equal.remove(slot);
         }
         conn.survey.excluded.include(doc);
-        if let Some(exchange) = conn.exchange(doc, most, Exchange::unknown) {
-            exchange.heard_whole(saved.answer);
-        }
+        let Some(exchange) = conn.exchange(doc, most, Exchange::unknown) else {
+            // Nobody would answer; a later survey brings it again.
+            self.stats.refused += 1;
+            return;
+        };
+        exchange.heard_whole(saved.answer);
         self.take_in(id, doc, Payload::Saved(saved.bytes));
     }
 
