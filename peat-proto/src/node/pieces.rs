@@ -28,6 +28,8 @@ impl Node {
         }
         conn.survey.excluded.include(doc);
         if conn.exchange(doc, most, Exchange::unknown).is_none() {
+            // Nobody would answer; a later survey brings it again.
+            self.stats.refused += 1;
             return;
         }
         if buried {
