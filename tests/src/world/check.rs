@@ -63,8 +63,8 @@ impl World {
         node.check().map_err(|violation| violation.to_string())?;
         let stats = node.stats();
         // What comes above twice the budget is refused; the last that was taken in may be as large as any frame was, and
-        // deflated.
-        let most = 2 * self.setup.undurable + 4 * self.checks.largest;
+        // deflated, and counts for 1 KiB more while it waits.
+        let most = 2 * self.setup.undurable + 4 * self.checks.largest + (1 << 10);
         if stats.undurable_bytes > most {
             return Err(format!("{} bytes are not durable; {most} at most", stats.undurable_bytes));
         }
