@@ -81,7 +81,8 @@ impl Asking {
 
     /// Compares by ranges from the start.
     pub(crate) fn by_ranges(subject: Subject, epoch: u64) -> Self {
-        let way = Way::Ranges(Ranges::default(), VecDeque::new());
+        let ranges = if subject == Subject::OneWay { Ranges::one_way() } else { Ranges::default() };
+        let way = Way::Ranges(ranges, VecDeque::new());
         Self { subject, epoch, way, deadline: None, tries: 0 }
     }
 

@@ -52,15 +52,24 @@ pub struct Ranges {
     asked: BTreeSet<Prefix>,
     /// Ranges of which all that they have is known, the next one last.
     known: Vec<(Prefix, Vec<Symbol>)>,
+    /// Whether what only we have is of no interest.
+    one_way: bool,
 }
 
 impl Default for Ranges {
     fn default() -> Self {
-        Self { todo: vec![Prefix::ALL], asked: BTreeSet::new(), known: Vec::new() }
+        Self { todo: vec![Prefix::ALL], asked: BTreeSet::new(), known: Vec::new(), one_way: false }
     }
 }
 
 impl Ranges {
+    /// Looks for what they have and we do not, and for nothing else: what it takes follows their set, however many others
+    /// filled ours.
+    #[must_use]
+    pub fn one_way() -> Self {
+        Self { one_way: true, ..Self::default() }
+    }
+
     /// Whether everything has been compared.
     #[must_use]
     pub fn is_done(&self) -> bool {
@@ -94,7 +103,7 @@ impl Ranges {
             Answer::Symbols(symbols) => {
                 let sound = symbols.iter().all(|symbol| prefix.contains(symbol)) && symbols.is_sorted_by(|a, b| a < b);
                 if sound {
-                    self.known.push((prefix, symbols));
+                    self.learn(prefix, symbols);
                 }
                 sound
             }
@@ -104,7 +113,7 @@ impl Ranges {
                 // Nothing of this range differs any more; or they count wrongly, and the digests will tell.
                 for (child, theirs) in differing.into_iter().rev() {
                     if theirs.count == 0 {
-                        self.known.push((child, Vec::new()));
+                        self.learn(child, Vec::new());
                     } else {
                         self.todo.push(child);
                     }
@@ -114,9 +123,18 @@ impl Ranges {
         }
     }
 
+    fn learn(&mut self, prefix: Prefix, theirs: Vec<Symbol>) {
+        if !self.one_way || !theirs.is_empty() {
+            self.known.push((prefix, theirs));
+        }
+    }
+
     /// Compares one range that is known, in a bounded step; empty when there is none, or nothing differs.
     pub fn work<V>(&mut self, sets: &[&SymbolSet<V>]) -> Difference {
         let Some((prefix, theirs)) = self.known.pop() else { return Difference::default() };
+        if self.one_way {
+            return lacking(sets, theirs);
+        }
         if share(sets, &prefix).count > STEP
             && let Some(children) = (0..16).map(|digit| prefix.child(digit)).collect::<Option<Vec<_>>>()
         {
@@ -136,6 +154,21 @@ impl Ranges {
     pub fn has_work(&self) -> bool {
         !self.known.is_empty()
     }
+}
+
+/// What we lack of theirs, looked up one by one: as many as an answer lists.
+fn lacking<V>(sets: &[&SymbolSet<V>], theirs: Vec<Symbol>) -> Difference {
+    let mut difference = Difference::default();
+    for symbol in theirs {
+        if sets.iter().any(|set| set.get(&symbol).is_some()) {
+            continue;
+        }
+        match sets.iter().find_map(|set| set.same_document(&symbol)) {
+            Some((ours, _)) => difference.changed.push(*ours),
+            None => difference.theirs.push(symbol),
+        }
+    }
+    difference
 }
 
 fn share<V>(sets: &[&SymbolSet<V>], prefix: &Prefix) -> Share {

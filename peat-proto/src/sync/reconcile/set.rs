@@ -150,6 +150,12 @@ impl<V> SymbolSet<V> {
         listed
     }
 
+    /// Entries that were looked at so far.
+    #[cfg(test)]
+    pub(super) fn visited(&self) -> u64 {
+        self.tree.visited.get()
+    }
+
     /// The cells as they are now; at least `cells` of them.
     pub(crate) fn freeze(&mut self, cells: u32) -> Arc<Vec<Cell>> {
         self.widen(cells);

@@ -70,23 +70,53 @@ fn by_sketch(ours: &mut SymbolSet<u32>, theirs: &mut SymbolSet<u32>) -> (Option<
 
 /// Asks for ranges until all are compared; the difference, and how often both sides took turns.
 fn by_ranges(ours: &SymbolSet<u32>, theirs: &SymbolSet<u32>) -> (Difference, u32) {
-    let (mut ranges, mut found, mut turns) = (Ranges::default(), Difference::default(), 0);
+    let (found, turns, _) = asking(Ranges::default(), ours, theirs);
+    (found, turns)
+}
+
+/// The same, and the most symbols of ours that were looked at in one step.
+fn asking(mut ranges: Ranges, ours: &SymbolSet<u32>, theirs: &SymbolSet<u32>) -> (Difference, u32, u64) {
+    let (mut found, mut turns, mut most) = (Difference::default(), 0, 0);
     while !ranges.is_done() {
         let asked = ranges.ask();
         assert!(asked.len() <= 64);
         turns += 1;
         for prefix in asked {
             let answer = answer(&[theirs], &prefix);
+            let before = ours.visited();
             assert!(ranges.heard(&[ours], prefix, answer));
+            most = most.max(ours.visited() - before);
         }
         while ranges.has_work() {
+            let before = ours.visited();
             let more = ranges.work(&[ours]);
+            most = most.max(ours.visited() - before);
             found.changed.extend(more.changed);
             found.ours.extend(more.ours);
             found.theirs.extend(more.theirs);
         }
     }
-    (found, turns)
+    (found, turns, most)
+}
+
+/// A hub that has from many what one of them sends: it must not go through all that it has.
+#[test]
+fn what_flows_one_way_is_found_in_steps_that_follow_their_set_and_not_ours() {
+    for (size, changed, ours, theirs) in
+        [(0, 0, 100_000, 0), (100, 10, 100_000, 7), (0, 0, 100_000, 1000), (3000, 0, 30_000, 0), (33, 33, 0, 5)]
+    {
+        let (ours, theirs) = sides(size, changed, ours, theirs);
+        let [changed, _, lacking] = truth(&ours, &theirs);
+        let (ours, theirs) = (set(&ours), set(&theirs));
+        let before = ours.visited();
+        let (found, _, most) = asking(Ranges::one_way(), &ours, &theirs);
+        assert_eq!(named(&found, &ours, &theirs), [changed, BTreeSet::new(), lacking]);
+        // 16 shares of a range of which a leaf of 128 has a part are the longest step.
+        assert!(most <= 16 * 128, "{most} in one step");
+        // A lookup by symbol and one by name for each of theirs, and of a share for each 32 of them the leaves.
+        let visited = ours.visited() - before;
+        assert!(visited <= 66 * theirs.len() + 2048, "{visited} for {}", theirs.len());
+    }
 }
 
 /// RECON-3, on the sets themselves: every size, every difference, either side.

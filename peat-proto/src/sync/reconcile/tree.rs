@@ -48,6 +48,9 @@ impl Share {
 #[derive(Debug)]
 pub(super) struct Tree<V> {
     root: Node<V>,
+    /// Entries that were looked at, for tests of what a comparison costs.
+    #[cfg(test)]
+    pub(super) visited: std::cell::Cell<u64>,
 }
 
 #[derive(Debug)]
@@ -65,7 +68,11 @@ enum Body<V> {
 
 impl<V> Default for Tree<V> {
     fn default() -> Self {
-        Self { root: Node::default() }
+        Self {
+            root: Node::default(),
+            #[cfg(test)]
+            visited: std::cell::Cell::default(),
+        }
     }
 }
 
@@ -79,6 +86,7 @@ impl<V> Tree<V> {
         loop {
             match &node.body {
                 Body::Leaf(entries) => {
+                    self.visit(1);
                     let at = entries.binary_search_by_key(symbol, |(known, _)| *known).ok()?;
                     return entries.get(at).map(|(_, value)| value);
                 }
@@ -105,6 +113,7 @@ impl<V> Tree<V> {
         while depth < prefix.digits() {
             match &node.body {
                 Body::Leaf(entries) => {
+                    self.visit(entries.len() as u64);
                     let inside = entries.iter().filter(|(symbol, _)| prefix.contains(symbol));
                     return inside.fold(Share::default(), |share, (symbol, _)| share.plus(Share::of(*symbol)));
                 }
@@ -131,8 +140,10 @@ impl<V> Tree<V> {
             node = &children[prefix.first().digit(depth)];
             depth += 1;
         }
-        let mut inside =
-            |symbol, value| if prefix.contains(symbol) { visit(symbol, value) } else { ControlFlow::Continue(()) };
+        let mut inside = |symbol, value| {
+            self.visit(1);
+            if prefix.contains(symbol) { visit(symbol, value) } else { ControlFlow::Continue(()) }
+        };
         // What lies behind the range's own first symbol is all of the range.
         let behind = behind.filter(|behind| *behind >= prefix.first());
         let beyond = behind.is_some_and(|behind| !prefix.contains(&behind));
@@ -140,6 +151,17 @@ impl<V> Tree<V> {
             let _ = node.walk(behind, depth, &mut inside);
         }
     }
+}
+
+impl<V> Tree<V> {
+    #[cfg(test)]
+    fn visit(&self, entries: u64) {
+        self.visited.set(self.visited.get() + entries);
+    }
+
+    #[cfg(not(test))]
+    #[allow(clippy::unused_self, reason = "counted in tests only")]
+    fn visit(&self, _: u64) {}
 }
 
 impl<V> Default for Node<V> {
