@@ -41,13 +41,42 @@ pub struct Admitted {
 /// or is one that Automerge does not write; empty input is invalid. So are bundles: Automerge marks them experimental,
 /// never syncs them, and reads them without validation.
 pub fn admit(bytes: &[u8], limits: &AdmitLimits) -> Result<Admitted, Refusal> {
-    if bytes.is_empty() {
-        return Err(Refusal::Invalid);
-    }
+    admit_all([bytes], limits)
+}
+
+/// Walks the parts of one message, each like [`admit`]. The limits are for all of them together: otherwise many small parts
+/// would expand to as many times the limits.
+pub(crate) fn admit_all<'a>(
+    parts: impl IntoIterator<Item = &'a [u8]>,
+    limits: &AdmitLimits,
+) -> Result<Admitted, Refusal> {
     let mut walk = Walk::new(limits);
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        rest = walk.chunk(rest)?;
+    for part in parts {
+        if part.is_empty() {
+            return Err(Refusal::Invalid);
+        }
+        let mut rest = part;
+        while !rest.is_empty() {
+            rest = walk.chunk(rest)?;
+        }
     }
     Ok(walk.admitted())
+}
+
+impl Admitted {
+    /// Both together.
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            changes: self.changes.saturating_add(other.changes),
+            operations: self.operations.saturating_add(other.operations),
+            actors: self.actors.saturating_add(other.actors),
+            expanded: self.expanded.saturating_add(other.expanded),
+            chunks: self.chunks.saturating_add(other.chunks),
+        }
+    }
+
+    /// Whether no limit is exceeded. Actors of several messages may be the same ones: they are left to the document.
+    pub(crate) fn is_within(&self, limits: &AdmitLimits) -> bool {
+        self.expanded <= limits.expanded && self.operations <= limits.operations && self.changes <= limits.changes
+    }
 }

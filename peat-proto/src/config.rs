@@ -180,6 +180,17 @@ pub struct Admission {
     pub formation: Option<Formation>,
 }
 
+impl AdmitLimits {
+    /// None: for what is our own.
+    pub(crate) const NONE: Self = Self {
+        expanded: usize::MAX,
+        operations: u64::MAX,
+        actors: u64::MAX,
+        change_bytes: usize::MAX,
+        changes: u64::MAX,
+    };
+}
+
 impl Default for AdmitLimits {
     fn default() -> Self {
         Self {

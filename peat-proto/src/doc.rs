@@ -23,7 +23,9 @@ mod cache;
 mod check;
 pub(crate) mod document;
 mod edit;
+mod extent;
 pub(crate) mod history;
+pub(crate) mod inbox;
 mod lifetime;
 mod load;
 mod persist;
@@ -32,13 +34,18 @@ pub(crate) mod scopes;
 pub(crate) use bury::Buried;
 use cache::{Cache, Verdict};
 use document::{Document, Live, Offer, Phase};
-use history::{Brought, Incoming};
+use history::Brought;
+use inbox::Incoming;
 use lifetime::Calendar;
 use persist::Writer;
 use scopes::{Scope, Scopes};
 
 /// Documents that may be on their way into memory at once, parsing included: 64 of 64 KiB are 4 MiB.
 const MAX_LOADS: usize = 64;
+
+/// Merges that workers may have at once, each of no more than [`AdmitLimits`](crate::config::AdmitLimits) expand to: as many as
+/// there are workers.
+const MAX_MERGES: usize = 4;
 
 /// What happened to documents that the rest of the node must hear of.
 #[derive(Debug)]
@@ -126,6 +133,10 @@ pub(crate) struct Docs {
     attention: BTreeMap<DocId, Attention>,
     /// Documents with an inbox whose content is in memory, or that have none yet.
     ready: BTreeSet<DocId>,
+    /// Documents with an inbox that waits until more of what was merged is durable, or until a worker is free.
+    stalled: BTreeSet<DocId>,
+    /// Merges that workers have.
+    merging: usize,
     loads: BTreeMap<LoadId, DocId>,
     /// Loaded, and being parsed by a worker.
     parsing: BTreeSet<DocId>,
@@ -141,6 +152,8 @@ pub(crate) struct Docs {
     writer: Writer,
     /// Bytes received and not yet durable.
     received: usize,
+    /// Of these, the bytes that are not merged yet.
+    waiting: usize,
     /// Above so many of them, what peers send is refused.
     most_received: usize,
     pub(crate) effects: VecDeque<Effect>,
@@ -167,6 +180,8 @@ impl Docs {
             scopes: Scopes::new(formation.map_or_else(SetKey::public, SetKey::of_formation)),
             attention: BTreeMap::new(),
             ready: BTreeSet::new(),
+            stalled: BTreeSet::new(),
+            merging: 0,
             loads: BTreeMap::new(),
             parsing: BTreeSet::new(),
             free_slots: Vec::new(),
@@ -179,6 +194,7 @@ impl Docs {
             cache: Cache::new(config.cache_bytes),
             writer: Writer::new(config.retry_min, config.retry_max),
             received: 0,
+            waiting: 0,
             most_received: config.undurable_budget.saturating_mul(2),
             effects: VecDeque::new(),
             stats: Stats::default(),

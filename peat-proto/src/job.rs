@@ -5,7 +5,8 @@ use bytes::Bytes;
 
 use crate::config::AdmitLimits;
 use crate::doc::document::Live;
-use crate::doc::history::{self, Incoming, Merged};
+use crate::doc::history::Merged;
+use crate::doc::inbox::{Incoming, Portion};
 use crate::heads::Heads;
 use crate::id::DocId;
 
@@ -57,7 +58,7 @@ impl Job {
         let outcome = match self.work {
             Work::Load { chunks, actor } => Outcome::Loaded(Live::load(&chunks, &actor).map(Box::new)),
             Work::Merge { mut live, incoming, limits } => {
-                let merged = history::merge(&mut live.doc, incoming, &limits);
+                let merged = live.merge(Portion::of(incoming, &limits), &limits);
                 Outcome::Merged(live, merged)
             }
             Work::Save { mut live, at, whole } => {

@@ -46,6 +46,8 @@ pub struct Stats {
     pub changes_known: u64,
     /// Received document payloads that were refused.
     pub refused: u64,
+    /// Of those, the ones that are too large, or would be once expanded.
+    pub too_large: u64,
     /// Wholes put together from pieces that were not what the sender had announced; refused as invalid.
     pub forged: u64,
     /// Sent documents that a peer did not take.
@@ -116,6 +118,7 @@ impl Stats {
             changes_applied,
             changes_known,
             refused,
+            too_large,
             forged,
             declined,
             truncated,
@@ -158,6 +161,7 @@ impl Stats {
             ("changes_applied", changes_applied),
             ("changes_known", changes_known),
             ("refused", refused),
+            ("too_large", too_large),
             ("forged", forged),
             ("declined", declined),
             ("truncated", truncated),
@@ -191,6 +195,7 @@ impl Stats {
         self.changes_applied = docs.changes_applied;
         self.changes_known = docs.changes_known;
         self.refused += docs.refused;
+        self.too_large = docs.too_large;
         self.store_faults = docs.store_faults;
         self.quarantined = docs.quarantined;
         self.loads = docs.loads;

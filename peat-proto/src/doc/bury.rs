@@ -153,6 +153,7 @@ impl Docs {
         self.to_load.retain(|waiting| waiting != doc);
         let Some(mut attention) = self.attention.remove(doc) else { return };
         self.ready.remove(doc);
+        self.stalled.remove(doc);
         if attention.opening {
             self.effects.push_back(Effect::Event(Event::Opened { doc: doc.clone() }));
         }

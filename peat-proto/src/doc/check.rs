@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::document::{Document, Phase};
-use super::history::Incoming;
+use super::inbox::Incoming;
 use super::scopes::{Scope, ScopeMask, Sum};
 use super::{Attention, Docs};
 use crate::check::Violation;
@@ -50,6 +50,10 @@ impl Docs {
             let loading = matches!(phase(doc), Some(Phase::Loading | Phase::Buried));
             Violation::of_doc(loading, "only a loading document is loaded", doc)?;
         }
+        Violation::of_node(
+            self.stalled.is_empty() || !self.may_resume(),
+            "what waits for room goes on when there is some",
+        )?;
         self.check_received()?;
         self.check_cache()
     }
@@ -73,7 +77,7 @@ impl Docs {
     fn check_document(&self, doc: &DocId, document: &Document) -> Result<(), Violation> {
         let rule = |holds, rule| Violation::of_doc(holds, rule, doc);
         let attention = self.attention.get(doc);
-        let inbox = attention.is_some_and(|attention| !attention.inbox.is_empty());
+        let inbox = attention.is_some_and(|attention| !attention.inbox.is_empty()) && !self.stalled.contains(doc);
         match &document.phase {
             Phase::Cold | Phase::Quarantined => rule(!inbox, "what arrived is worked on or answered")?,
             Phase::Loading => {
@@ -82,7 +86,7 @@ impl Docs {
             }
             Phase::Busy => {}
             Phase::Buried => {
-                rule(!inbox, "what arrives for a deleted document is answered")?;
+                rule(!inbox && !self.stalled.contains(doc), "what arrives for a deleted document is answered")?;
                 let bare = document
                     .unsaved
                     .as_ref()
@@ -116,6 +120,7 @@ impl Docs {
         let waiting: usize = inboxes.map(Incoming::cost).sum();
         let unsaved: usize =
             documents().filter_map(|document| document.unsaved.as_ref()).map(|unsaved| unsaved.received).sum();
+        Violation::of_node(self.waiting == waiting, "bytes that are not merged yet are counted")?;
         let counted = waiting + unsaved + self.writer.carried_bytes();
         Violation::of_node(self.received == counted, "received bytes are counted until they are durable")
     }

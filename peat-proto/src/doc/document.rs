@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use automerge::{ActorId, Automerge, ChangeHash};
 use bytes::Bytes;
 
-use crate::doc::history;
+use crate::config::AdmitLimits;
+use crate::doc::extent::Extent;
+use crate::doc::history::{self, Merged};
+use crate::doc::inbox::Portion;
 use crate::heads::Heads;
 use crate::id::EditId;
 use crate::marker::Marker;
@@ -62,6 +65,7 @@ pub(crate) enum Offer<'a> {
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) doc: Automerge,
+    pub(crate) extent: Extent,
     /// Estimated bytes in memory.
     pub(crate) memory: usize,
     /// When it was last used, on the cache's own count.
@@ -134,18 +138,27 @@ impl Unsaved {
 impl Live {
     /// An empty document that writes as `actor`.
     pub(crate) fn blank(actor: &ActorId) -> Self {
-        Self::around(history::blank(actor), 0)
+        Self::around(history::blank(actor), Extent::default(), 0)
     }
 
     /// Parses the chunks of the store; `None` when they are damaged.
     pub(crate) fn load(chunks: &[Bytes], actor: &ActorId) -> Option<Self> {
         let compact = chunks.first().map_or(0, |chunk| chunk.len() as u64);
-        history::parse(chunks, actor).map(|doc| Self::around(doc, compact))
+        let doc = history::parse(chunks, actor)?;
+        let extent = Extent::of_chunks(chunks.iter().map(Bytes::as_ref));
+        Some(Self::around(doc, extent, compact))
     }
 
-    fn around(doc: Automerge, compact: u64) -> Self {
-        let memory = history::memory_of(&doc);
-        Self { doc, memory, used: 0, compact, prepared: None }
+    fn around(doc: Automerge, extent: Extent, compact: u64) -> Self {
+        let memory = extent.memory(&doc);
+        Self { doc, extent, memory, used: 0, compact, prepared: None }
+    }
+
+    /// Merges what arrived.
+    pub(crate) fn merge(&mut self, portion: Portion, limits: &AdmitLimits) -> Merged {
+        let merged = history::merge(&mut self.doc, &mut self.extent, portion, limits);
+        self.memory = self.extent.memory(&self.doc);
+        merged
     }
 
     /// Keeps a saved form of the history behind `at`; `whole` says that this is all of it.

@@ -4,7 +4,9 @@ use automerge::transaction::{CommitOptions, Transaction};
 use bytes::Bytes;
 
 use super::document::{Document, Live, LocalChange, Phase};
-use super::history::{self, Incoming, Payload, Source};
+use super::extent::weight;
+use super::history;
+use super::inbox::{Incoming, Payload, Source};
 use super::{Docs, Effect};
 use crate::error::EditError;
 use crate::id::{DocId, EditId};
@@ -56,6 +58,7 @@ impl Docs {
             return Err(EditError::TooLarge);
         }
         live.memory = live.memory.saturating_add(100 + change.raw_bytes().len());
+        live.extent.grow(weight(&change));
         let facts = history::facts(&live.doc);
         self.next_edit += 1;
         let edit = EditId(self.next_edit);
@@ -107,7 +110,7 @@ impl Docs {
             Some(_) => {}
             None => self.admit_new(doc, Phase::Cold),
         }
-        self.received += incoming.cost();
+        self.note_arrival(&incoming);
         self.attention.entry(doc.clone()).or_default().inbox.push(incoming);
         self.fetch(doc);
         Ok(())

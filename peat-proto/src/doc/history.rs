@@ -8,55 +8,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use automerge::{ActorId, Automerge, Change, ChangeHash, LoadOptions, ROOT, ReadDoc, TextEncoding};
 use bytes::Bytes;
 
-use crate::admit::admit;
+use super::extent::{Extent, weight};
+use super::inbox::{Incoming, Payload, Portion, Source};
+use crate::admit::Admitted;
 use crate::config::AdmitLimits;
 use crate::heads::Heads;
-use crate::id::{ConnId, EditId, PeerId};
+use crate::id::EditId;
 use crate::io::Refusal;
 use crate::store::{Facts, Record};
-
-/// Changes for one document, and where they came from.
-#[derive(Debug)]
-pub(crate) struct Incoming {
-    pub(crate) source: Source,
-    pub(crate) payload: Payload,
-}
-
-impl Incoming {
-    /// What counts for the place of one that waits, in bytes: the document's entry in the index, its name, attention and
-    /// inbox, and later the answer. Measured: 800 B with short names.
-    pub(crate) const PLACE: usize = 1 << 10;
-
-    /// Bytes that it counts for while it waits.
-    pub(crate) fn cost(&self) -> usize {
-        self.payload.len().saturating_add(Self::PLACE)
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Source {
-    Peer(ConnId, PeerId),
-    Import(EditId),
-    /// Our own unsaved changes, brought back after a failed merge.
-    Restore,
-}
-
-#[derive(Debug)]
-pub(crate) enum Payload {
-    /// Change chunks in causal order.
-    Changes(Vec<Bytes>),
-    /// A saved document, or saved document and change chunks behind each other.
-    Saved(Bytes),
-}
-
-impl Payload {
-    pub(crate) fn len(&self) -> usize {
-        match self {
-            Self::Changes(chunks) => chunks.iter().map(Bytes::len).sum(),
-            Self::Saved(bytes) => bytes.len(),
-        }
-    }
-}
 
 /// What a merge did.
 #[derive(Debug, Default)]
@@ -66,6 +25,8 @@ pub(crate) struct Merged {
     /// Their bytes, as they go into the store.
     pub(crate) bytes: Vec<u8>,
     pub(crate) reports: Vec<Report>,
+    /// What is left to the next merge.
+    pub(crate) rest: Vec<Incoming>,
     /// Automerge failed in the middle: the document may not be used any more.
     pub(crate) broken: bool,
 }
@@ -163,24 +124,29 @@ pub(crate) fn sample(doc: &Automerge, from: &Heads) -> Vec<ChangeHash> {
     hashes
 }
 
-/// Merges everything that arrived for a document, in one application: applying costs in proportion to the history, so
-/// batching is what makes it cheap. Refused input leaves the document as it was and costs its neighbours nothing.
-pub(crate) fn merge(doc: &mut Automerge, mut incoming: Vec<Incoming>, limits: &AdmitLimits) -> Merged {
+/// Merges what arrived for a document, in one application: applying costs in proportion to the history, so batching is what
+/// makes it cheap. Refused input leaves the document as it was and costs its neighbours nothing. `extent` is the document's,
+/// and follows.
+pub(crate) fn merge(doc: &mut Automerge, extent: &mut Extent, portion: Portion, limits: &AdmitLimits) -> Merged {
+    let Portion { mut taken, rest } = portion;
+    let mut merged = Merged { rest, ..Merged::default() };
     if doc.get_heads().is_empty()
-        && let [Incoming { payload: Payload::Saved(_), .. }] = incoming.as_slice()
-        && let Some(Incoming { source, payload: Payload::Saved(bytes) }) = incoming.pop()
+        && let [(Incoming { payload: Payload::Saved(_), .. }, _)] = taken.as_slice()
+        && let Some((Incoming { source, payload: Payload::Saved(bytes) }, verdict)) = taken.pop()
     {
-        return adopt(doc, source, &bytes, limits);
+        merged.adopt(doc, extent, source, &bytes, verdict, limits);
+        return merged;
     }
-    let mut merged = Merged::default();
+    // What comes back after a failed merge was admitted before, or is our own.
+    let restores = taken.iter().any(|(incoming, _)| incoming.source == Source::Restore);
+    let limits = if restores { &AdmitLimits::NONE } else { limits };
     let mut chosen = BTreeSet::new();
     let mut groups: Vec<Vec<Change>> = Vec::new();
-    for Incoming { source, payload } in incoming {
+    for (Incoming { source, payload }, verdict) in taken {
         let size = payload.len();
-        let trusted = source == Source::Restore;
         let mut group = Vec::new();
         // Automerge may panic on what the walk admits.
-        let parsed = catch_unwind(AssertUnwindSafe(|| changes_of(doc, payload, limits, trusted)));
+        let parsed = catch_unwind(AssertUnwindSafe(|| verdict.and_then(|_| changes_of(doc, payload))));
         let (outcome, brought) = match parsed.unwrap_or(Err(Refusal::Invalid)) {
             Ok(Parsed { changes, brought, known }) => {
                 let outcome = choose(doc, changes, &mut group, &mut chosen, limits);
@@ -194,7 +160,7 @@ pub(crate) fn merge(doc: &mut Automerge, mut incoming: Vec<Incoming>, limits: &A
     let joint: Vec<Change> = groups.iter().flatten().cloned().collect();
     if joint.is_empty()
         || !matches!(
-            merged.apply(doc, joint, limits),
+            merged.apply(doc, extent, joint, limits),
             Err(Refusal::Invalid | Refusal::TooLarge | Refusal::TooManyHeads)
         )
     {
@@ -208,7 +174,7 @@ pub(crate) fn merge(doc: &mut Automerge, mut incoming: Vec<Incoming>, limits: &A
         }
         let mut alone = Vec::new();
         let outcome = choose(doc, group, &mut alone, &mut chosen, limits).and_then(|outcome| {
-            if alone.is_empty() { Ok(outcome) } else { merged.apply(doc, alone, limits).map(|()| outcome) }
+            if alone.is_empty() { Ok(outcome) } else { merged.apply(doc, extent, alone, limits).map(|()| outcome) }
         });
         if let (Err(refusal), Some(report)) = (outcome, merged.reports.get_mut(at)) {
             report.outcome = Err(refusal);
@@ -219,9 +185,15 @@ pub(crate) fn merge(doc: &mut Automerge, mut incoming: Vec<Incoming>, limits: &A
 
 impl Merged {
     /// Applies changes that follow from what is known. After an error the document is as it was, unless it is broken.
-    fn apply(&mut self, doc: &mut Automerge, batch: Vec<Change>, limits: &AdmitLimits) -> Result<(), Refusal> {
+    fn apply(
+        &mut self,
+        doc: &mut Automerge,
+        extent: &mut Extent,
+        batch: Vec<Change>,
+        limits: &AdmitLimits,
+    ) -> Result<(), Refusal> {
         use automerge::AutomergeError::{DuplicateAuthor, DuplicateSeqNumber};
-        room(doc, &batch, limits)?;
+        extent.room(doc, &batch, limits)?;
         match catch_unwind(AssertUnwindSafe(|| doc.apply_changes(batch.iter().cloned()))) {
             Ok(Ok(())) => {}
             // Refused by Automerge before anything was touched.
@@ -238,8 +210,46 @@ impl Merged {
         for change in &batch {
             self.bytes.extend_from_slice(change.raw_bytes());
             self.added.push((change.hash(), change.deps().to_vec()));
+            extent.grow(weight(change));
         }
         Ok(())
+    }
+
+    /// Takes over a saved document whole, where there was nothing: no change is applied one by one.
+    fn adopt(
+        &mut self,
+        doc: &mut Automerge,
+        extent: &mut Extent,
+        source: Source,
+        bytes: &Bytes,
+        verdict: Result<Admitted, Refusal>,
+        limits: &AdmitLimits,
+    ) {
+        let trusted = source == Source::Restore;
+        let outcome = verdict.and_then(|admitted| Ok((admitted, load_saved(bytes)?))).and_then(|(admitted, saved)| {
+            if saved.get_heads().len() > Record::MAX_HEADS {
+                Err(Refusal::TooManyHeads)
+            } else if !trusted && has_giant(&saved, admitted, limits) {
+                Err(Refusal::TooLarge)
+            } else {
+                Ok((admitted, saved))
+            }
+        });
+        let (outcome, brought) = match outcome {
+            Err(refusal) => (Err(refusal), Brought::Unknown),
+            Ok((admitted, saved)) => {
+                let heads = Heads::new(saved.get_heads());
+                // Their dependencies lie behind them, and nothing else is the frontier.
+                self.added = heads.as_slice().iter().map(|hash| (*hash, Vec::new())).collect();
+                self.bytes = bytes.to_vec();
+                let new = saved.stats().num_changes;
+                *extent =
+                    if trusted { Extent::of_chunks([bytes.as_ref()]) } else { Extent::exactly(admitted.expanded) };
+                *doc = saved.with_actor(doc.get_actor().clone());
+                (Ok((new, 0)), Brought::Whole(heads))
+            }
+        };
+        self.reports.push(Report { source, outcome, brought, size: bytes.len() });
     }
 }
 
@@ -258,44 +268,10 @@ impl Report {
     }
 }
 
-/// Takes over a saved document whole, where there was nothing: no change is applied one by one.
-fn adopt(doc: &mut Automerge, source: Source, bytes: &Bytes, limits: &AdmitLimits) -> Merged {
-    let mut merged = Merged::default();
-    let trusted = source == Source::Restore;
-    let outcome = admitted(bytes, limits, trusted).and_then(|()| load_saved(bytes)).and_then(|saved| {
-        if saved.get_heads().len() > Record::MAX_HEADS {
-            Err(Refusal::TooManyHeads)
-        } else if !trusted && has_giant(&saved, bytes, limits) {
-            Err(Refusal::TooLarge)
-        } else {
-            Ok(saved)
-        }
-    });
-    let (outcome, brought) = match outcome {
-        Err(refusal) => (Err(refusal), Brought::Unknown),
-        Ok(saved) => {
-            let heads = Heads::new(saved.get_heads());
-            // Their dependencies lie behind them, and nothing else is the frontier.
-            merged.added = heads.as_slice().iter().map(|hash| (*hash, Vec::new())).collect();
-            merged.bytes = bytes.to_vec();
-            let new = saved.stats().num_changes;
-            *doc = saved.with_actor(doc.get_actor().clone());
-            (Ok((new, 0)), Brought::Whole(heads))
-        }
-    };
-    merged.reports.push(Report { source, outcome, brought, size: bytes.len() });
-    merged
-}
-
 /// Whether one of its changes is too large to be passed on by itself; a saved form can only hide one by compression.
-fn has_giant(saved: &Automerge, bytes: &[u8], limits: &AdmitLimits) -> bool {
-    let unlimited = AdmitLimits { expanded: limits.change_bytes, ..*limits };
-    admit(bytes, &unlimited).is_err()
+fn has_giant(saved: &Automerge, admitted: Admitted, limits: &AdmitLimits) -> bool {
+    admitted.expanded > limits.change_bytes
         && saved.get_changes(&[]).iter().any(|change| change.raw_bytes().len() > limits.change_bytes)
-}
-
-fn admitted(bytes: &[u8], limits: &AdmitLimits, trusted: bool) -> Result<(), Refusal> {
-    if trusted { Ok(()) } else { admit(bytes, limits).map(|_| ()) }
 }
 
 /// Loads a saved document of which nothing is missing.
@@ -311,17 +287,13 @@ struct Parsed {
     known: u64,
 }
 
-fn changes_of(doc: &Automerge, payload: Payload, limits: &AdmitLimits, trusted: bool) -> Result<Parsed, Refusal> {
-    let check = |bytes: &[u8]| admitted(bytes, limits, trusted);
+/// Parses what was walked and admitted.
+fn changes_of(doc: &Automerge, payload: Payload) -> Result<Parsed, Refusal> {
     match payload {
-        Payload::Saved(bytes) => {
-            check(&bytes)?;
-            saved_changes(doc, &bytes)
-        }
+        Payload::Saved(bytes) => saved_changes(doc, &bytes),
         Payload::Changes(chunks) => {
             let mut parsed = Parsed { changes: Vec::new(), brought: Brought::Unknown, known: 0 };
             for chunk in chunks {
-                check(&chunk)?;
                 match Change::try_from(chunk.as_ref()) {
                     Ok(change) => parsed.changes.push(change),
                     // Automerge's own second message version nests whole documents and runs of changes here.
@@ -405,24 +377,4 @@ fn choose(
     }
     // What stood on firm ground is applied even if the rest did not; the sender learns it from our heads.
     if new + known == 0 && orphans > 0 { Err(Refusal::MissingChanges) } else { Ok((new, known)) }
-}
-
-fn room(doc: &Automerge, batch: &[Change], limits: &AdmitLimits) -> Result<(), Refusal> {
-    let stats = doc.stats();
-    let operations = batch.iter().fold(stats.num_ops, |sum, change| sum.saturating_add(change.len() as u64));
-    let changes = stats.num_changes.saturating_add(batch.len() as u64);
-    if operations > limits.operations || changes > limits.changes || stats.num_actors > limits.actors {
-        return Err(Refusal::TooLarge);
-    }
-    let added: Vec<_> = batch.iter().map(|change| (change.hash(), change.deps())).collect();
-    let heads = Heads::new(doc.get_heads()).advanced(added);
-    if heads.len() > Record::MAX_HEADS { Err(Refusal::TooManyHeads) } else { Ok(()) }
-}
-
-/// What loading costs in memory, measured on Automerge 0.12: 12 kB for any document, 100 B per change and 24 B per
-/// operation (lessons, sizes).
-pub(crate) fn memory_of(doc: &Automerge) -> usize {
-    let stats = doc.stats();
-    let variable = stats.num_changes.saturating_mul(100).saturating_add(stats.num_ops.saturating_mul(24));
-    12_000_usize.saturating_add(usize::try_from(variable).unwrap_or(usize::MAX))
 }

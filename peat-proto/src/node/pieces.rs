@@ -1,7 +1,7 @@
 //! What is too large for one frame.
 
 use super::Node;
-use crate::doc::history::Payload;
+use crate::doc::inbox::Payload;
 use crate::id::{ConnId, DocId};
 use crate::io::Refusal;
 use crate::sync::exchange::Exchange;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::config::Config;
-use crate::doc::history::{Incoming, Payload, Source};
+use crate::doc::inbox::{Incoming, Payload, Source};
 use crate::doc::scopes::ScopeMask;
 use crate::id::{Boot, Seq};
 use crate::marker::Spread;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::doc::Buried;
-use crate::doc::history::{Incoming, Payload, Source};
+use crate::doc::inbox::{Incoming, Payload, Source};
 use crate::heads::Heads;
 use crate::id::{ConnId, DocId};
 use crate::io::{Event, Refusal};
