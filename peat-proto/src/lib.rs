@@ -17,6 +17,8 @@ pub mod config;
 mod doc;
 mod error;
 mod formation;
+#[cfg(test)]
+mod golden;
 mod heads;
 mod id;
 mod io;

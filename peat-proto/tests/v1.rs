@@ -79,6 +79,7 @@ fn samples() -> Vec<(&'static str, Bytes)> {
             }
             .frame(),
         ),
+        ("summary_first", Summary { seen: [0; 8], ..summary.clone() }.frame()),
         ("summary", summary.frame()),
         ("summary_one_way", full.frame()),
         ("pull", Pull { subject: Subject::OneWay, epoch: 3, limit: 8192, from: 48, to: 72 }.frame()),

@@ -11,4 +11,4 @@ pub use corpus::{Corpus, aircraft, fields};
 pub use fielded::{Crossed, edit_of_fielded, exchange_of_fielded, reconciliation_of_fielded};
 pub use floor::first_sync_floor;
 pub use pair::{Bytes, Meter, Pair, Side};
-pub use rows::{changed, edit, equal, first_sync, hub_and_leaf};
+pub use rows::{changed, edit, equal, first_sync, hub_and_leaf, restarted_hub_and_leaf};

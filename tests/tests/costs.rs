@@ -31,6 +31,16 @@ fn what_two_nodes_do_not_share_costs_nothing() {
     assert_cheap(&mut costs::hub_and_leaf(100_000));
 }
 
+/// What each side sends only the other way, both have: neither remembers anything of the other.
+#[test]
+fn a_hub_and_a_leaf_that_start_anew_and_are_equal_one_way_too_compare_nothing() {
+    for count in [1, 10_000] {
+        let pair = &mut costs::restarted_hub_and_leaf(count);
+        assert_cheap(pair);
+        assert!(pair.is_level(0) && pair.is_level(1), "both know it");
+    }
+}
+
 /// Both sides are equal afterwards, and nothing crossed more often than it had to.
 fn differing(count: usize, changes: usize) -> Meter {
     let mut pair = costs::changed(count, changes);

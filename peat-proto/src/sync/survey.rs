@@ -79,6 +79,8 @@ pub(crate) enum Found {
 struct Inward {
     /// The digest of what we had from them in full, as far as we can follow it.
     model: Option<Digest>,
+    /// The model is only what we had from anybody when the connection began.
+    presumed: bool,
     /// What a comparison under way is about.
     target: Option<Total>,
     /// Asked for, and not there yet.
@@ -169,11 +171,10 @@ impl Survey {
     }
 
     fn summary(&self, ours: &Ours) -> Summary {
-        let theirs = self.got.as_ref().and_then(|got| got.one_way).filter(|theirs| theirs.count > 0);
-        let complete = theirs.and_then(|_| match self.inward.model {
-            Some(model) if model == Digest::default() => Some(Summary::NOTHING),
-            Some(model) => Some(Total { count: 0, digest: model.to_bytes() }.brief()),
-            None => None,
+        let theirs = self.got.as_ref().and_then(|got| got.one_way).is_some_and(|theirs| theirs.count > 0);
+        let complete = self.inward.model.filter(|_| theirs || ours.inward.count > 0).map(|model| {
+            let had = Total { count: 0, digest: model.to_bytes() };
+            if model == Digest::default() { Summary::NOTHING } else { had.brief() }
         });
         Summary {
             generation: self.dealings.ours().generation,
@@ -188,6 +189,9 @@ impl Survey {
     /// What to say of us now.
     pub(crate) fn say(&mut self, ours: &Ours) -> Summary {
         self.due = None;
+        if ours.inward.count > 0 {
+            self.inward.presume(ours.inward);
+        }
         let summary = self.summary(ours);
         self.said = Some(summary.mark());
         summary
@@ -218,13 +222,15 @@ impl Survey {
         }
         let repeated = self.got.as_ref() == Some(&summary);
         let first = self.got.replace(summary).is_none();
+        if first {
+            self.inward.presume(ours.inward);
+        }
+        if self.got.as_ref().and_then(|got| got.one_way) == Some(total(ours.inward)) {
+            self.inward.confirm(ours.inward.digest);
+        }
         let mark = self.summary(ours).mark();
         let Some(got) = &self.got else { return Start::default() };
-        if first && self.inward.model.is_none() && ours.inward.count == 0 {
-            // Nothing of anybody's is nothing of theirs.
-            self.inward.model = Some(Digest::default());
-        }
-        if (got.seen != mark && (self.said != Some(mark) || repeated)) || (first && got.one_way.is_some()) {
+        if got.seen != mark && (self.said != Some(mark) || repeated) {
             self.due = Some(now);
         }
         if self.is_level(ours) {
@@ -368,7 +374,7 @@ impl Survey {
 
     /// The digest of what we had from them in full, for the next connection.
     pub(crate) fn remember(&self) -> Option<Digest> {
-        self.inward.model.filter(|model| *model != Digest::default())
+        self.inward.model.filter(|model| *model != Digest::default() && !self.inward.presumed)
     }
 
     /// What an earlier connection remembers.
@@ -382,7 +388,7 @@ impl Survey {
             && !self.inward.spoiled
             && self.inward.awaited.is_empty()
         {
-            self.inward.model = Some(Digest::from_bytes(target.digest));
+            self.inward.confirm(Digest::from_bytes(target.digest));
         }
         // What is refused beyond what can be left out makes every comparison find the same: they become very rare.
         let longest = if self.excluded.is_full() { longest.saturating_mul(CROWDED) } else { longest };
@@ -404,6 +410,20 @@ impl Survey {
     pub(crate) fn doubt(&mut self, now: Time, settle: Duration) {
         self.said = None;
         self.due = Some(self.due.map_or(now + settle, |due| due.min(now + settle)));
+    }
+}
+
+impl Inward {
+    /// Of whom nothing is remembered we have had what we have, whoever sent it: all of a set of theirs that is the same. So
+    /// two that start anew and are equal need not compare.
+    fn presume(&mut self, ours: Sum) {
+        if self.model.is_none() {
+            (self.model, self.presumed) = (Some(ours.digest), ours.count > 0);
+        }
+    }
+
+    fn confirm(&mut self, model: Digest) {
+        (self.model, self.presumed) = (Some(model), false);
     }
 }
 

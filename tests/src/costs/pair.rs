@@ -219,6 +219,12 @@ impl Pair {
         bytes as u64
     }
 
+    /// Whether a side knows that both are equal.
+    #[must_use]
+    pub fn is_level(&self, side: usize) -> bool {
+        self.sides[side].node.level(&peer(2 - side as u8))
+    }
+
     /// Names and heads of a side's documents.
     #[must_use]
     pub fn heads(&self, side: usize) -> Vec<(DocId, Vec<ChangeHash>)> {

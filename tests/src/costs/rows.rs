@@ -8,6 +8,7 @@ use automerge::transaction::Transactable;
 use peat_node::store::Store;
 use peat_node::store::memory::MemoryStore;
 use peat_proto::policy::kin::Kin;
+use peat_proto::store::Entry;
 use peat_proto::{Config, PeerId};
 
 use super::corpus::{Corpus, fields, records};
@@ -34,16 +35,28 @@ pub fn changed(count: usize, changes: usize) -> Pair {
     pair
 }
 
+/// A leaf and its hub, both just started, equal in so many documents that go both ways, as many that go from the leaf to the
+/// hub, and as many that go the other way.
+#[must_use]
+pub fn restarted_hub_and_leaf(count: usize) -> Pair {
+    let both = || ["units", "nodes", "commands"].map(|collection| records(collection, 0..count, 3)).concat();
+    hierarchy([both(), both()])
+}
+
 /// A leaf and its hub, equal in a tenth of so many documents that go both ways. Besides, the hub has so many that go
 /// upward only, and the leaf as many that go to its siblings only.
 #[must_use]
 pub fn hub_and_leaf(count: usize) -> Pair {
+    let shared = records("units", 0..count / 10, 1);
+    let beside = |collection| shared.iter().cloned().chain(records(collection, 0..count, 3)).collect();
+    hierarchy([beside("cells"), beside("nodes")])
+}
+
+fn hierarchy(known: [Vec<Entry>; 2]) -> Pair {
     let (mut leaf, mut hub) = (open(), open());
     leaf.family.kin.insert(PeerId([2; 32]), Kin::Parent);
     hub.family.kin.insert(PeerId([1; 32]), Kin::Child);
-    let shared = records("units", 0..count / 10, 1);
-    let beside = |collection| shared.iter().cloned().chain(records(collection, 0..count, 3)).collect();
-    Pair::new(&[leaf, hub], [beside("cells"), beside("nodes")])
+    Pair::new(&[leaf, hub], known)
 }
 
 /// Two level nodes with so many documents of ten fields in their stores; then one field of one document changes. What

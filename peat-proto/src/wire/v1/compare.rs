@@ -19,9 +19,9 @@ pub enum Subject {
 
 /// What the sender has in all. Equal summaries on both sides mean that nothing is to be exchanged.
 ///
-/// `generation | heard | flags u8 | shared count | shared digest, 32 bytes | seen, 8 bytes`, with flag bit 0
-/// `one-way count | one-way digest, 32 bytes`, with flag bit 1 `complete, 8 bytes`. 48 bytes as a frame when all scopes go
-/// both ways.
+/// `generation | heard | flags u8 | shared count | shared digest, 32 bytes`, with flag bit 2 `seen, 8 bytes`, with flag bit 0
+/// `one-way count | one-way digest, 32 bytes`, with flag bit 1 `complete, 8 bytes`. When all scopes go both ways, 40 bytes as
+/// the first frame and 48 as a later one.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Summary {
     /// Of the sender's terms under which this is said.
@@ -53,6 +53,8 @@ impl Summary {
 
     const ONE_WAY: u8 = 1;
     const COMPLETE: u8 = 2;
+    const SEEN: u8 = 4;
+    const UNSEEN: [u8; 8] = [0; 8];
 
     /// Names what a summary says its sender has: under which terms, how much of what, and all of which.
     #[must_use]
@@ -80,11 +82,17 @@ impl Summary {
         let body = &mut body;
         let (generation, heard) = (take_uleb(body)?, take_uleb(body)?);
         let flags = take_u8(body).ok_or(BodyError::Truncated)?;
-        if flags & !(Self::ONE_WAY | Self::COMPLETE) != 0 {
+        if flags & !(Self::ONE_WAY | Self::COMPLETE | Self::SEEN) != 0 {
             return Err(BodyError::Undefined);
         }
         let shared = Total::take(body)?;
-        let seen = take_array(body).ok_or(BodyError::Truncated)?;
+        let seen = if flags & Self::SEEN == 0 {
+            Self::UNSEEN
+        } else {
+            // Nothing seen has one form.
+            let seen = take_array(body).ok_or(BodyError::Truncated)?;
+            if seen == Self::UNSEEN { Err(BodyError::Undefined)? } else { seen }
+        };
         let one_way = if flags & Self::ONE_WAY == 0 { None } else { Some(Total::take(body)?) };
         let complete =
             if flags & Self::COMPLETE == 0 { None } else { Some(take_array(body).ok_or(BodyError::Truncated)?) };
@@ -98,11 +106,15 @@ impl Summary {
         let mut body = BytesMut::with_capacity(128);
         put_uleb(&mut body, self.generation);
         put_uleb(&mut body, self.heard);
-        let flags =
-            (u8::from(self.one_way.is_some()) * Self::ONE_WAY) | (u8::from(self.complete.is_some()) * Self::COMPLETE);
+        let sees = self.seen != Self::UNSEEN;
+        let flags = (u8::from(self.one_way.is_some()) * Self::ONE_WAY)
+            | (u8::from(self.complete.is_some()) * Self::COMPLETE)
+            | (u8::from(sees) * Self::SEEN);
         body.put_u8(flags);
         self.shared.put(&mut body);
-        body.put_slice(&self.seen);
+        if sees {
+            body.put_slice(&self.seen);
+        }
         if let Some(one_way) = &self.one_way {
             one_way.put(&mut body);
         }
