@@ -43,12 +43,15 @@ pub struct Config {
     /// two of the largest; what was longest without a new piece gives way.
     pub piece_budget: usize,
     /// Sets that are kept frozen for others to compare with, one per connection. Default 32, of 192 KiB at most for each
-    /// of four scopes, and only if they move meanwhile; who asks beyond that is answered with ranges.
+    /// scope in which documents move meanwhile: four, and with rules of who writes what 60 at most. Who asks beyond that is
+    /// answered with ranges.
     pub max_sketches: usize,
     /// Bytes of received changes that are not yet durable, of all connections together. Default 16 MiB: about 3 s of a
     /// disk at 5 MB/s. Above it, receive credit pauses, and so it does while documents that only wait for the disk take as
     /// much memory as [`Config::cache_bytes`] allows for all others; above twice as many, what still comes is refused until a later
-    /// survey brings it again. What waits to be merged counts for 1 KiB more, so that at most 32,768 payloads wait.
+    /// survey brings it again. What waits to be merged counts for 1 KiB more, so that at most 32,768 payloads wait. What was
+    /// merged counts as it is held, expanded, and above twice the budget no merge begins before some of it is durable: the most
+    /// that one peer's compressed changes make wait is that and four merges, each within [`AdmitLimits`].
     pub undurable_budget: usize,
     /// Largest payload of a delta, in bytes. Default 16 MiB.
     pub max_delta: usize,

@@ -1,5 +1,5 @@
-//! What is derived and never sent as a whole, or never at all, value by value. The values were computed by an implementation
-//! that was written from `docs/wire.md` alone.
+//! What is derived, and sent in part or never, value by value. The values were computed by another implementation, in another
+//! language, after `docs/wire.md`.
 
 use automerge::ChangeHash;
 use bytes::Bytes;

@@ -35,7 +35,7 @@ pub fn answer<V>(sets: &[&SymbolSet<V>], prefix: &Prefix) -> Answer {
     for (digit, sixteenth) in (0..).zip(shares.iter_mut()) {
         match prefix.child(digit) {
             Some(child) => *sixteenth = share(sets, &child),
-            // More than 32 sets with the same symbol: there are 8 sets at most.
+            // More than 32 sets with the same symbol: a document is in one of them, and symbols do not collide by chance.
             None => return Answer::Symbols(list(sets, prefix, LIST)),
         }
     }
