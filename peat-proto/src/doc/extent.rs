@@ -1,5 +1,4 @@
 //! How much a history expands to, and may.
-#![allow(clippy::disallowed_methods)]
 
 use automerge::{Automerge, Change, ReadDoc};
 
