@@ -268,6 +268,8 @@ pub struct LegacyStats {
     pub partitions: u64,
     /// Connections that were begun anew because nothing came on them.
     pub given_up: u64,
+    /// Connections that were begun anew because of their age.
+    pub renewed: u64,
     /// Questions about the set of documents.
     pub questions: u64,
     /// Of those, the ones that got no answer: too many, too soon, or about too many documents.
@@ -335,7 +337,7 @@ impl LegacyStats {
         if snapshots { &mut self.snapshot } else { &mut self.full }
     }
 
-    fn counters(&self) -> [(&'static str, u64); 37] {
+    fn counters(&self) -> [(&'static str, u64); 38] {
         let &Self {
             strangers,
             frames_sent,
@@ -352,6 +354,7 @@ impl LegacyStats {
             heartbeats_received,
             partitions,
             given_up,
+            renewed,
             questions,
             questions_unanswered,
             answers,
@@ -385,6 +388,7 @@ impl LegacyStats {
             ("legacy_heartbeats_received", heartbeats_received),
             ("legacy_partitions", partitions),
             ("legacy_given_up", given_up),
+            ("legacy_renewed", renewed),
             ("legacy_questions", questions),
             ("legacy_questions_unanswered", questions_unanswered),
             ("legacy_answers", answers),

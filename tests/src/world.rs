@@ -4,10 +4,11 @@
 //! runs is the same. Two generators make steps: [`walk`] draws a swarm of faults from a seed, for volume; a proptest
 //! strategy beside the tests draws lists that shrink.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use peat_proto::store::Stored;
 use peat_proto::wire::Caps;
-use peat_proto::{ConnId, Input, Job, Lane, Node, PeerId, Rng, StreamId, Time};
-use std::collections::BTreeMap;
+use peat_proto::{ConnId, DocId, Input, Job, Lane, Node, PeerId, Rng, StreamId, Time};
 
 use fielded::{LegacyFrames, Veteran};
 use heap::Heap;
@@ -72,6 +73,11 @@ pub struct World {
     pub(crate) checks: check::Checks,
     pub(crate) said: LegacyFrames,
     pub(crate) violation: Option<Violation>,
+    /// Documents that an application at a fielded peer made anew behind their markers.
+    pub(crate) relapsed: BTreeSet<(usize, DocId)>,
+    /// Documents that an application at a fielded peer without markers deleted: it tells nobody, and goes without them until
+    /// somebody sends them again.
+    pub(crate) dropped: BTreeSet<(usize, DocId)>,
     /// Hostile members speak.
     pub(crate) besieged: bool,
     /// Counters of lives that have ended.
@@ -168,6 +174,8 @@ impl World {
             checks: check::Checks::default(),
             said: LegacyFrames::default(),
             violation: None,
+            relapsed: BTreeSet::new(),
+            dropped: BTreeSet::new(),
             besieged: true,
             past: Totals::default(),
             setup,
@@ -341,13 +349,21 @@ impl World {
         }
         let nodes = self.setup.nodes;
         let docs: Vec<_> = (0..self.setup.docs).map(|doc| self.setup.doc(doc)).collect();
+        // The legacy wire has no word for which life of a name ended, nor for a direction that is the usual one: over it such a
+        // marker arrives as another one.
+        let plain = self.setup.legacy > 0 || !self.setup.fielded.is_empty();
         for honest in 0..nodes {
             let conns = self.net.between(member, honest);
             match conns.first() {
                 None if self.is_up(honest) && self.rng.below(4) == 0 => self.connect(member, honest),
                 None => {}
                 Some(conn) => {
-                    for (lane, bytes) in self.hostile[member - nodes].act(&docs) {
+                    let spoken = self.hostile[member - nodes].act(&docs, plain);
+                    for doc in std::mem::take(&mut self.hostile[member - nodes].forged) {
+                        self.fired.count(Fault::Forgery);
+                        self.forged(&doc);
+                    }
+                    for (lane, bytes) in spoken {
                         self.fired.count(Fault::Hostile);
                         self.transmit(*conn, lane, bytes);
                     }

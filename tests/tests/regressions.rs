@@ -1,11 +1,12 @@
 //! Runs that once failed, each named after the bug that it holds down. Most came out of the shrinker: what their steps have in
 //! common with the bug's cause is chance and timing.
 
+use peat_tests::legacy::{Dialect, Family};
 use peat_tests::world::Step::{
     Advance, Connect, Crash, Cut, Delete, Disconnect, Duplicate, Edit, Evict, FailLoads, FailWrites, Heal, Open,
     Partition, Reboot, Squeeze,
 };
-use peat_tests::world::{Habit, Profile, Setup, Step, Topology, World, run};
+use peat_tests::world::{Fault, Fielded, Habit, Profile, Setup, Step, Topology, World, run};
 
 /// New documents and edits waited for the next comparison of digests, ever more rarely made, until the two sets had been
 /// equal once: a fleet that was written to from the start took 14 s to agree on a quiet cable.
@@ -514,6 +515,96 @@ fn what_was_refused_for_a_while_is_counted_again_by_who_refused_it() {
         Advance { ms: 491 },
         Connect { from: 2, to: 1 },
         Advance { ms: 19_120 },
+    ];
+    assert_eq!(run(&setup, &steps).violation, None);
+}
+
+/// A snapshot of a document that was not known came while there was no room, and was to be asked for later: but of what is not
+/// there nothing was asked, and who had sent it did not send it again.
+#[test]
+fn what_came_when_there_was_no_room_is_asked_for_on_the_legacy_wire() {
+    let fielded = vec![Fielded { family: Family::NodeBinary, old: false, later: false, disk: true, dials: false }];
+    let setup = Setup { legacy: 100, fielded, undurable: 500, ..Setup::quiet(10240, 3, 10) };
+    let steps = [
+        Step::FieldedEdit { peer: 24, doc: 26002, value: 3737389525 },
+        Step::FieldedEdit { peer: 192, doc: 47176, value: 3884814321 },
+        FailWrites { node: 1, count: 238 },
+        Step::FieldedEdit { peer: 44, doc: 62275, value: 1178421006 },
+        Edit { node: 0, doc: 0, kind: 2, value: 350644317 },
+        Advance { ms: 189 },
+        FailWrites { node: 1, count: 166 },
+        Step::FieldedEdit { peer: 230, doc: 4849, value: 765399920 },
+        Advance { ms: 14030 },
+        Edit { node: 2, doc: 0, kind: 8, value: 556702455 },
+        Step::FieldedEdit { peer: 52, doc: 52559, value: 3272604187 },
+        Advance { ms: 224 },
+        Edit { node: 0, doc: 0, kind: 5, value: 1849076366 },
+        Step::FieldedEdit { peer: 242, doc: 53549, value: 2733461210 },
+        Advance { ms: 737 },
+        Step::FieldedEdit { peer: 28, doc: 59457, value: 546278258 },
+        Step::FieldedEdit { peer: 85, doc: 30675, value: 2248839748 },
+        Reboot { node: 0 },
+    ];
+    assert_eq!(run(&setup, &steps).violation, None);
+}
+
+/// A fielded peer that keeps quiet about its last edits, because it made them soon after others, told a node that had dialled it
+/// of them when they were next edited or never. Between such peers a connection is a minute old at most.
+#[test]
+fn what_a_fielded_peer_does_not_say_comes_with_a_new_connection() {
+    let fielded = vec![Fielded { family: Family::HostRuntime, old: false, later: false, disk: true, dials: false }];
+    let setup = Setup { datagram: 50, legacy: 30, proof: Some(Dialect::P), fielded, ..Setup::quiet(3130, 3, 10) };
+    let steps = [
+        Step::FieldedEdit { peer: 16, doc: 47067, value: 81057025 },
+        Step::FieldedEdit { peer: 138, doc: 47135, value: 4256345294 },
+        Advance { ms: 82 },
+        Step::FieldedRestart { peer: 22 },
+        Advance { ms: 365 },
+        Edit { node: 1, doc: 1, kind: 4, value: 3132108051 },
+        Advance { ms: 284 },
+        Step::FieldedEdit { peer: 196, doc: 25048, value: 1655559388 },
+        Advance { ms: 550 },
+        Step::FieldedEdit { peer: 112, doc: 19287, value: 1351430449 },
+        Advance { ms: 424 },
+        Step::FieldedEdit { peer: 41, doc: 34232, value: 2218765116 },
+        Advance { ms: 30 },
+        Crash { node: 0, keep: 110 },
+        Advance { ms: 18864 },
+        Step::FieldedEdit { peer: 214, doc: 15778, value: 2153902193 },
+    ];
+    assert_eq!(run(&setup, &steps).violation, None);
+}
+
+/// A member said that a document was deleted which nobody may delete, and on our own wire it was believed.
+#[test]
+fn nobodys_word_deletes_what_may_not_be_deleted() {
+    for seed in 0..4 {
+        let mut world =
+            World::new(Setup { hostile: vec![Habit::Forger, Habit::Stranger], ..Setup::quiet(seed, 2, 10) });
+        for doc in 0..10 {
+            world.apply(Step::Edit { node: 0, doc, kind: 0, value: 1 });
+        }
+        (0..60).for_each(|_| world.apply(Step::Advance { ms: 1_000 }));
+        world.heal();
+        assert_eq!(world.violation(), None);
+        assert!(world.fired().of(Fault::Forgery) > 20);
+        let node = world.node(1).expect("it runs");
+        assert_eq!(node.documents("low:").len(), 2);
+        assert!(node.deleted("cells:").len() == 2, "where it may, a member's word counts");
+    }
+}
+
+/// While a worker was at one snapshot there was no room for the next, and when the first was taken in both were forgotten.
+#[test]
+fn what_there_was_no_room_for_is_not_taken_for_what_came_before_it() {
+    let fielded = vec![Fielded { family: Family::NodeBinary, old: false, later: true, disk: false, dials: true }];
+    let setup = Setup { topology: Topology::Star, legacy: 30, fielded, ..Setup::quiet(20141, 3, 10) };
+    let setup = Setup { undurable: 500, inline: 400, job: 2_000_000, ..setup };
+    let steps = [
+        Edit { node: 1, doc: 2, kind: 5, value: 964_118_185 },
+        Edit { node: 0, doc: 1, kind: 9, value: 647_121_303 },
+        Advance { ms: 150 },
+        Edit { node: 0, doc: 1, kind: 6, value: 4_274_728_715 },
     ];
     assert_eq!(run(&setup, &steps).violation, None);
 }

@@ -1,13 +1,14 @@
 //! One connection with a legacy peer.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::config::Legacy;
 use crate::heads::Heads;
 use crate::id::{ConnId, DocId, PeerId, StreamId};
-use crate::io::{Lane, Link};
+use crate::io::{Lane, Link, Role};
 use crate::peer::bits::Bits;
 use crate::peer::deficits::Deficits;
 use crate::peer::watch::Watch;
@@ -36,6 +37,13 @@ pub(crate) use push::{Push, Stage};
 /// Documents that were said without an answer being awaited, and may not have left: beyond so many, all of their class
 /// are said again if one of their streams breaks.
 const MOST_UNSURE: usize = 4096;
+
+/// Age at which a connection that we dialled to a fielded peer is begun anew: all documents are compared then, some 100
+/// bytes each. Theirs are a minute old; five times as much is what other things of theirs are given until the next try.
+const RENEWAL: Duration = Duration::from_secs(300);
+
+/// The same once something is known to be lost.
+const RENEWAL_AFTER_LOSS: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 pub(crate) struct Conn {
@@ -86,6 +94,11 @@ pub(crate) struct Conn {
     pub(crate) spoilt: bool,
     /// When the last question about the set of documents came.
     pub(crate) asked: Option<Time>,
+    begun: Time,
+    /// The other side runs Automerge's own sync, which forgets nothing that was lost while a connection lasts.
+    pub(crate) is_fielded: bool,
+    /// Something that it said on this connection was lost.
+    pub(crate) has_lost: bool,
     /// The last event said that nothing is left to say.
     pub(crate) level: bool,
     /// Documents that somebody waits for.
@@ -154,6 +167,9 @@ impl Conn {
             unsure: std::array::from_fn(|_| Some(BTreeSet::new())),
             spoilt: false,
             asked: None,
+            begun: now,
+            is_fielded: false,
+            has_lost: false,
             level: false,
             watch: Watch::default(),
             traffic: Traffic::default(),
@@ -162,6 +178,14 @@ impl Conn {
 
     pub(crate) fn is_serving(&self) -> bool {
         matches!(self.phase, Phase::Serving)
+    }
+
+    /// When the connection is begun anew. What a fielded peer said and was lost, or it did not even say, it believes to have
+    /// said as long as the connection lasts; between such peers the side that dialled begins anew every minute, and so
+    /// nothing is missed for longer.
+    pub(crate) fn renewal(&self) -> Option<Time> {
+        let age = if self.has_lost { RENEWAL_AFTER_LOSS } else { RENEWAL };
+        (self.is_fielded && self.link.role == Role::Dialled).then(|| self.begun + age)
     }
 
     /// Tells the other side of everything, or of everything that it has not been told of.

@@ -52,6 +52,8 @@ pub(crate) struct Exchange {
     ahead: Vec<ChangeHash>,
     /// It asked something that has not been answered.
     asked: bool,
+    /// Something that it sent was not taken in for want of room, and has not come again.
+    owes: bool,
     /// What an answer is awaited to.
     awaiting: Option<Word>,
     /// The last question, and our heads as it was asked.
@@ -230,6 +232,8 @@ impl Exchange {
 
     /// What the other side sent has been applied. If it got us further, it answered what we asked.
     pub(crate) fn applied(&mut self, ours: &Heads) {
+        // What was taken in before there was no room is not what there was no room for.
+        self.owes &= self.awaiting == Some(Word::Later);
         let further = self.question.as_ref().is_some_and(|(_, at)| at != ours);
         if further && matches!(self.awaiting, Some(Word::Question(_))) {
             self.stop_waiting();
@@ -266,6 +270,7 @@ impl Exchange {
     /// What the other side sent could not be taken in now: it is asked for again later.
     pub(crate) fn put_off(&mut self) {
         self.stop_waiting();
+        self.owes = true;
         self.awaiting = Some(Word::Later);
     }
 

@@ -77,6 +77,14 @@ impl World {
         self.soon(member);
     }
 
+    /// A member that may say so says that a document is deleted. That it made it up nobody can tell; where policy forbids it,
+    /// the document stays.
+    pub(crate) fn forged(&mut self, doc: &DocId) {
+        if way(doc) != Way::Never {
+            self.model.released(doc);
+        }
+    }
+
     /// A write was refused because its document is deleted.
     pub(crate) fn write_refused(&mut self, member: usize, doc: &DocId) {
         self.fired.count(Fault::Refused);
@@ -98,6 +106,9 @@ impl World {
             self.model.released(doc);
         }
         self.with_veteran(member, |it, now| it.delete(now, &key, Some("over")));
+        if !softly && self.fielded(member).is_some_and(|it| it.markers().iter().all(|marker| marker.key() != key)) {
+            self.dropped.insert((member, doc.clone()));
+        }
         let heads = self.fielded(member).map(|it| it.heads(&key)).unwrap_or_default();
         if let (true, [head]) = (softly && heads != before, &heads[..]) {
             self.promise_of_veteran(member, doc, ChangeHash(*head));
@@ -163,12 +174,13 @@ impl World {
     }
 
     /// A fielded peer that has a deleted document. Who made it anew behind its marker keeps it and spreads it: nobody can tell
-    /// such a peer anything.
+    /// such a peer anything, and nobody knows when it forgets its marker, which it does by a clock that may be days off.
     fn survivor(&self, doc: &DocId) -> Option<String> {
         let key = doc.as_str();
         let members = self.setup.all_fielded().filter_map(|member| Some((member, self.fielded(member)?)));
         let having: Vec<_> = members.filter(|(_, it)| !it.heads(key).is_empty()).collect();
-        if having.iter().any(|(_, it)| it.markers().iter().any(|marker| marker.key() == key)) {
+        let relapsed = |member: usize| self.relapsed.contains(&(member, doc.clone()));
+        if having.iter().any(|(at, it)| relapsed(*at) || it.markers().iter().any(|marker| marker.key() == key)) {
             return None;
         }
         having.first().map(|(member, _)| format!("fielded peer {member} has {key}, which was deleted"))

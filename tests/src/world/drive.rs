@@ -309,13 +309,24 @@ impl World {
         self.heap.after(wait, Happening::Restart { member, life });
     }
 
+    /// What keeps a member from closing cleanly just now.
+    pub(crate) fn unsaved(&self, member: usize) -> Option<&'static str> {
+        let host = &self.hosts[member];
+        match &host.node {
+            None => Some("it is down"),
+            Some(node) if !node.is_saved() => Some("it has something to write"),
+            Some(_) if host.jobs > 0 => Some("a worker is busy"),
+            Some(_) if host.dirty => Some("a drain is due"),
+            Some(_) => None,
+        }
+    }
+
     /// Closes cleanly and comes back as the same actor; false if something is not saved yet.
     pub(crate) fn reboot(&mut self, member: usize) -> bool {
-        let host = &mut self.hosts[member];
-        let saved = host.node.as_ref().is_some_and(peat_proto::Node::is_saved) && host.jobs == 0 && !host.dirty;
-        if !saved {
+        if self.unsaved(member).is_some() {
             return false;
         }
+        let host = &mut self.hosts[member];
         if let Some(node) = host.node.take() {
             self.past = self.past.and(&node);
         }

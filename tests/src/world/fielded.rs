@@ -244,6 +244,9 @@ impl World {
         let key = doc.as_str().to_owned();
         let field = format!("f{}", value % 3);
         self.with_veteran(member, |it, now| it.put(now, &key, &field, Some(&Field::Int(value.into()))));
+        if self.fielded(member).is_some_and(|it| it.markers().iter().any(|marker| marker.key() == key)) {
+            self.relapsed.insert((member, doc.clone()));
+        }
         let heads = self.veterans[member - self.setup.first_fielded()].member.heads(doc.as_str());
         if let [head] = heads[..] {
             self.promise_of_veteran(member, doc, ChangeHash(head));
@@ -258,8 +261,8 @@ impl World {
         }
     }
 
-    /// What an operator does about fielded members once all faults have ended: whoever is cut off is started again, for
-    /// nothing else helps (FLOW-1).
+    /// What an operator does about fielded members when all faults have ended: whoever they have cut off is started again,
+    /// for nothing else helps (FLOW-1).
     pub(crate) fn calm_veterans(&mut self) {
         for member in self.setup.all_fielded() {
             let it = self.fielded(member).expect("it is one of them");
@@ -275,6 +278,9 @@ impl World {
             let it = self.fielded(member)?;
             for (doc, heads) in listing {
                 let theirs = it.heads(doc.as_str());
+                if theirs.is_empty() && self.dropped.contains(&(member, doc.clone())) {
+                    continue;
+                }
                 if !heads.as_slice().iter().map(|head| head.0).eq(theirs.iter().copied()) {
                     return Some(format!("fielded peer {member} has {} heads of {doc}: {heads:?}", theirs.len()));
                 }

@@ -20,6 +20,8 @@ pub(crate) struct Hostile {
     pub(crate) habit: Habit,
     rng: Rng,
     heard: Vec<(Lane, Bytes)>,
+    /// What it said to be deleted since the last look.
+    pub(crate) forged: Vec<DocId>,
 }
 
 /// Bytes that a hostile member puts on a lane.
@@ -30,7 +32,7 @@ impl Hostile {
         let mut bytes = [0x5a; 32];
         bytes[..8].copy_from_slice(&seed.to_be_bytes());
         bytes[8..16].copy_from_slice(&(member as u64).to_be_bytes());
-        Self { habit, rng: Rng::new(bytes), heard: Vec::new() }
+        Self { habit, rng: Rng::new(bytes), heard: Vec::new(), forged: Vec::new() }
     }
 
     /// How it greets.
@@ -54,7 +56,7 @@ impl Hostile {
     }
 
     /// What it says now.
-    pub(crate) fn act(&mut self, docs: &[DocId]) -> Vec<Spoken> {
+    pub(crate) fn act(&mut self, docs: &[DocId], plain: bool) -> Vec<Spoken> {
         let lane = Lane::LASTING[draw(&mut self.rng, Lane::LASTING.len())];
         let doc = &docs[draw(&mut self.rng, docs.len())];
         match self.habit {
@@ -62,7 +64,14 @@ impl Hostile {
                 let len = draw(&mut self.rng, 300);
                 vec![(lane, self.noise(len))]
             }
+            Habit::Stranger if self.rng.below(2) == 0 => vec![(lane, self.forgery(doc, plain))],
             Habit::Stranger => vec![(lane, self.lie(doc))],
+            Habit::Forger => {
+                self.forged.push(doc.clone());
+                let forgery = self.forgery(doc, plain);
+                // What is said twice happens once.
+                vec![(lane, forgery.clone()), (lane, forgery)]
+            }
             Habit::Flood => {
                 let one = |this: &mut Self| match this.rng.below(4) {
                     0 => (Lane::Control, this.hello()),
@@ -168,6 +177,25 @@ impl Hostile {
             }
         };
         entry(doc, body)
+    }
+
+    /// A deletion that nobody made: long ago or in times to come, by somebody else, and unless `plain` in a life that the name
+    /// never had and in any direction.
+    fn forgery(&mut self, doc: &DocId, plain: bool) -> Bytes {
+        let any = |rng: &mut Rng| [0, 1, rng.below(1 << 40), u64::MAX - 1, u64::MAX][draw(rng, 5)];
+        let (incarnation, lamport, at) = (any(&mut self.rng), any(&mut self.rng), any(&mut self.rng));
+        let incarnation = if !plain && self.rng.below(2) == 0 { incarnation } else { 0 };
+        let by = ["0", "somebody else", "~"][draw(&mut self.rng, 3)];
+        let mut marker = BytesMut::new();
+        for number in [incarnation, lamport, at] {
+            marker.put_u64(number);
+        }
+        let spread = self.rng.below(4) as u8;
+        marker.put_u8(if plain { spread / 2 * 3 } else { spread });
+        marker.put_u8(by.len() as u8);
+        marker.put_slice(by.as_bytes());
+        marker.put_u16(0);
+        entry(doc, Body::Marker(marker.freeze()))
     }
 
     fn oversized(&mut self, doc: &DocId) -> Bytes {

@@ -43,8 +43,9 @@ pub(crate) struct End {
     broken: [bool; 6],
     /// When the newest packet of each lane arrives: none may overtake it.
     pub(crate) newest: [Time; 6],
-    /// Bytes delivered to this end and not consumed, by stream.
+    /// Bytes delivered to this end and not consumed: by stream, and in all. On the legacy wire streams are many.
     unconsumed: BTreeMap<StreamId, usize>,
+    owed: usize,
     /// Packets that wait for credit.
     pub(crate) parked: VecDeque<PacketId>,
 }
@@ -121,6 +122,7 @@ impl Net {
                 broken: [false; 6],
                 newest: [Time::ZERO; 6],
                 unconsumed: BTreeMap::new(),
+                owed: 0,
                 parked: VecDeque::new(),
             };
             self.ends.insert(id, end);
@@ -199,13 +201,14 @@ impl Net {
 
     /// Whether an ordered link may deliver to this end.
     pub(crate) fn has_credit(&self, conn: ConnId) -> bool {
-        self.ends.get(&conn).is_some_and(|end| end.unconsumed.values().sum::<usize>() < CREDIT)
+        self.ends.get(&conn).is_some_and(|end| end.owed < CREDIT)
     }
 
     /// Notes bytes that were delivered on an ordered link.
     pub(crate) fn delivered(&mut self, conn: ConnId, stream: StreamId, bytes: usize) {
         if let Some(end) = self.ends.get_mut(&conn).filter(|end| end.reliable) {
             *end.unconsumed.entry(stream).or_default() += bytes;
+            end.owed += bytes;
         }
     }
 
@@ -214,13 +217,14 @@ impl Net {
         let Some(end) = self.ends.get_mut(&conn).filter(|end| end.reliable) else { return Ok(()) };
         let Some(owed) = end.unconsumed.get_mut(&stream) else { return Ok(()) };
         *owed = owed.checked_sub(bytes).ok_or("more credit was given back than was taken")?;
+        end.owed -= bytes;
         Ok(())
     }
 
     /// Forgets the credit of a stream that was reset.
     pub(crate) fn forget_stream(&mut self, conn: ConnId, stream: StreamId) {
         if let Some(end) = self.ends.get_mut(&conn) {
-            end.unconsumed.remove(&stream);
+            end.owed -= end.unconsumed.remove(&stream).unwrap_or_default();
         }
     }
 }

@@ -41,7 +41,7 @@ fn says(verdict: &Verdict, words: &str) {
 #[test]
 fn a_document_that_one_node_lacks_is_reported() {
     let verdict = run(&Setup { topology: Topology::Apart, ..Setup::quiet(1, 2, 1) }, &[EDIT]);
-    says(&verdict, "not equal an hour after healing: node 1 has 0 documents, node 0 has 1");
+    says(&verdict, "not equal after healing, for 150 s: node 1 has 0 documents, node 0 has 1");
 }
 
 #[test]

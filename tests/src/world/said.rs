@@ -46,7 +46,7 @@ pub(crate) fn on_v0(bytes: &Bytes, caps: &Caps) -> Result<Vec<Said>, String> {
     match frame.kind {
         MessageType::Tombstone => Ok(vec![deleted(&legacy::Tombstone::decode(&frame.payload).map_err(bad)?)?]),
         MessageType::Tombstones => legacy::decode_all(&frame.payload).map_err(bad)?.iter().map(deleted).collect(),
-        _ => documents(&frame)?.into_iter().map(|(doc, body)| said_on_v0(doc, body)).collect(),
+        _ => documents(&frame),
     }
 }
 
@@ -72,16 +72,20 @@ fn said_on_v0(doc: DocId, body: Body) -> Result<Said, String> {
     }
 }
 
-fn documents(frame: &Frame) -> Result<Vec<(DocId, Body)>, String> {
+fn documents(frame: &Frame) -> Result<Vec<Said>, String> {
     let doc = || frame.doc().map_err(|error| format!("a frame for no document: {error}"));
     match frame.kind {
-        MessageType::Delta => Ok(vec![(doc()?, Body::Delta(frame.payload.clone()))]),
-        MessageType::Snapshot => Ok(vec![(doc()?, Body::Snapshot(frame.payload.clone()))]),
+        MessageType::Delta => Ok(vec![said_on_v0(doc()?, Body::Delta(frame.payload.clone()))?]),
+        MessageType::Snapshot => Ok(vec![said_on_v0(doc()?, Body::Snapshot(frame.payload.clone()))?]),
         MessageType::Batch => {
             let batch = peat_proto::wire::Batch::decode(frame.payload.clone()).map_err(|error| error.to_string())?;
             let entries = batch.entries().map(|entry| match entry {
-                Ok(Entry::Document { doc, body }) => Ok((doc, body)),
-                Ok(Entry::Tombstone(_)) => Err("a tombstone where none belongs".to_owned()),
+                Ok(Entry::Document { doc, body }) => said_on_v0(doc, body),
+                // One that is passed on for a batch.
+                Ok(Entry::Tombstone(tombstone)) => {
+                    let doc = tombstone.doc().map_err(|error| format!("a tombstone for no document: {error}"))?;
+                    Ok(Said { state: State::Deleted, ..Said::new(doc, Vec::new(), Vec::new()) })
+                }
                 Err(error) => Err(error.to_string()),
             });
             entries.collect()

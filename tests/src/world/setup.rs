@@ -79,7 +79,7 @@ pub enum Topology {
     Random(u8),
 }
 
-/// How a hostile member behaves. (Who forges tombstones comes with what it attacks.)
+/// How a hostile member behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Habit {
     /// Random bytes.
@@ -98,11 +98,14 @@ pub enum Habit {
     Oversized,
     /// Documents that expand beyond all measure.
     Bomb,
+    /// Says of everything that it was deleted, by anybody and at any time. It is a member, so its word counts where policy lets
+    /// it; a [`Self::Stranger`] says the same, and its does not.
+    Forger,
 }
 
 impl Habit {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Garbage,
         Self::Stranger,
         Self::Flood,
@@ -111,6 +114,7 @@ impl Habit {
         Self::Replay,
         Self::Oversized,
         Self::Bomb,
+        Self::Forger,
     ];
 }
 

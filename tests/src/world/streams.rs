@@ -106,13 +106,14 @@ impl World {
         }
     }
 
-    /// What is on its way on a stream is lost. Its receiver may have got a part, and its sender may never learn of it:
-    /// nothing is acknowledged on this wire, and a fielded peer may drop whatever it received. Between nodes nothing is lost
-    /// that has left the send buffer, and the sender of the rest is told.
+    /// What is on its way on a stream is lost. Its receiver may have got a part. A node learns that the stream is over, as
+    /// QUIC has it (RFC 9000, 19.4: a reset is sent until it is acknowledged); a fielded peer may drop whatever it received,
+    /// and nobody learns of it, for nothing is acknowledged on this wire. Between nodes nothing is lost that has left the send
+    /// buffer, and the sender of the rest is told.
     pub(crate) fn break_stream(&mut self, conn: ConnId, stream: StreamId) {
         let (now, nodes) = (self.now(), self.setup.nodes);
         let Some(end) = self.net.ends.get_mut(&conn) else { return };
-        let (other, between_nodes) = (end.other, end.member < nodes && end.peer < nodes);
+        let (other, to_node, between_nodes) = (end.other, end.peer < nodes, end.member < nodes && end.peer < nodes);
         let Some(half) = end.halves.get_mut(&stream).filter(|half| !half.broken) else { return };
         if between_nodes && half.departs <= now {
             return;
@@ -124,9 +125,12 @@ impl World {
         let first = first.and_then(|id| self.net.packets.get(&id).cloned());
         self.net.packets.retain(|_, packet| !mine(packet));
         self.fired.count(Fault::StreamReset);
-        if let Some(packet) = first.filter(|_| self.rng.below(2) == 0) {
-            self.receive(other, stream, packet.bytes.slice(..packet.bytes.len() / 2), false);
+        let part = first.filter(|_| self.rng.below(2) == 0);
+        if to_node || part.is_some() {
             self.heap.after(0, Happening::Reset { conn: other, stream });
+        }
+        if let Some(packet) = part {
+            self.receive(other, stream, packet.bytes.slice(..packet.bytes.len() / 2), false);
         }
         if let Some(lane) = lane.filter(|_| between_nodes || self.rng.below(2) == 0) {
             let wait = if between_nodes { 0 } else { self.rng.below(200_000) };

@@ -104,6 +104,8 @@ faults! {
     Delete,
     /// A write or deletion was refused, of a document that is deleted or may not be.
     Refused,
+    /// A member said of a document that it was deleted, and nobody had.
+    Forgery,
     /// An application at a fielded peer wrote.
     FieldedEdit,
     /// An application at a fielded peer deleted a document.

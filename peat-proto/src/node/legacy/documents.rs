@@ -27,6 +27,8 @@ impl Node {
         let ours = document.map_or(Heads::NONE, |document| document.offered.clone());
         let slot = document.map(|document| document.slot);
         let Some(conn) = self.legacy.conns.get_mut(&id) else { return };
+        // Automerge says with every message what it can; we say so only where we say nothing else.
+        conn.is_fielded |= !delta.tail.is_empty() && !delta.heads.is_empty();
         if let Some(slot) = slot {
             let asks = !delta.have.is_empty() || !delta.need.is_empty();
             let equal = delta.changes.is_empty() && Heads::new(delta.heads.clone()) == ours;
@@ -181,8 +183,8 @@ impl Node {
         if !takes(policy.deleters(), kin) {
             return self.legacy_refused(id, &doc, Refusal::NotAllowed);
         }
-        let marker = tombstone.marker();
-        match self.docs.bury(&doc, marker, id, peer) {
+        let sent = tombstone.marker();
+        match self.docs.bury(&doc, sent.clone(), id, peer) {
             Ok(Buried::Laid) => {
                 if let (Some(hops), Some(conn)) = (hops, self.legacy.conns.get_mut(&id)) {
                     conn.buried.insert(doc.clone(), hops);
@@ -191,11 +193,21 @@ impl Node {
             Ok(Buried::Known) => {}
             Err(reason) => return self.legacy_refused(id, &doc, reason),
         }
-        // It knows of the deletion, whichever marker stands.
-        let slot = self.docs.get(&doc).map(|document| document.slot);
-        if let (Some(slot), Some(conn)) = (slot, self.legacy.conns.get_mut(&id)) {
-            conn.end_exchange(policy.class, &doc);
-            conn.equal.insert(slot);
+        // Another Peat node takes the greater of two markers, which may be ours. A fielded peer keeps the first for ever, and sends it
+        // again and again.
+        let document = self.docs.get(&doc);
+        let ours_is_greater = document.and_then(|document| document.marker()).is_some_and(|ours| *ours > sent);
+        let slot = document.map(|document| document.slot);
+        let (most, docs) = (self.config.max_exchanges, &self.docs);
+        let (Some(slot), Some(conn)) = (slot, self.legacy.conns.get_mut(&id)) else { return };
+        conn.end_exchange(policy.class, &doc);
+        conn.equal.insert(slot);
+        if ours_is_greater
+            && !conn.is_fielded
+            && conn.exchange(&doc, |doc| docs.class(doc), most, Exchange::unknown).is_some()
+        {
+            conn.equal.remove(slot);
+            conn.enqueue(policy.class, &doc);
         }
     }
 

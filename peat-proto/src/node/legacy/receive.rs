@@ -211,14 +211,15 @@ impl Node {
         }
     }
 
-    /// A stream broke. What it had begun is dropped, and the other side sends it again.
+    /// A stream broke. What it had begun is dropped; another Peat node sends it again.
     pub(in crate::node) fn legacy_reset(&mut self, id: ConnId, stream: StreamId) {
         let now = self.now.mono;
         let first = StreamId::new(0, Role::Dialled, true);
-        let proving = self.legacy.conns.get(&id).is_some_and(|conn| !conn.is_serving());
-        if proving && stream == first {
+        let Some(conn) = self.legacy.conns.get_mut(&id) else { return };
+        if !conn.is_serving() && stream == first {
             return self.legacy_prove(id, stream, |handshake| handshake.received(now, &[], true));
         }
+        conn.has_lost |= stream.is_bidirectional();
         self.legacy_forget(id, stream);
     }
 

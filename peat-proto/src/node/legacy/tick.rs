@@ -36,7 +36,8 @@ impl Node {
                 let breaker = conn.breaker.until().filter(|_| pushes);
                 let waits = [refill, breaker].into_iter().flatten().min().map(|time| (time, Reason::Push(id)));
                 let pulse = Some((conn.pulse.deadline(), Reason::Pulse(id)));
-                earlier(earlier(exchange, cooled), earlier(waits, pulse))
+                let renewal = conn.renewal().map(|time| (time, Reason::Pulse(id)));
+                earlier(earlier(earlier(exchange, cooled), renewal), earlier(waits, pulse))
             }
         };
         earlier(frame, state)
@@ -74,6 +75,10 @@ impl Node {
         }
         if conn.pulse.is_dead(now) {
             self.stats.legacy.given_up += 1;
+            return self.legacy_close(id, CloseCode::Normal);
+        }
+        if conn.renewal().is_some_and(|due| due <= now) {
+            self.stats.legacy.renewed += 1;
             return self.legacy_close(id, CloseCode::Normal);
         }
         conn.breaker.tick(now);

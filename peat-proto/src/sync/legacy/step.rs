@@ -24,6 +24,16 @@ impl Exchange {
             View::Absent => &none,
             View::Cold(document) | View::Stored(document, _) | View::Live(document, _) => &document.offered,
         };
+        let unaware = self.theirs.as_ref().is_none_or(|theirs| theirs == ours);
+        if self.owes && unaware && terms.takes {
+            // Nothing tells us of it any more: who pushed it believes that we have it, and does not push it again.
+            return match self.rung {
+                _ if self.is_waiting() || self.is_parked() => Step::Wait,
+                Rung::Parked => self.park(ours),
+                _ if ours.is_empty() => self.ask_everything(ours),
+                _ => self.ask(ours, Question::Opening, opening(ours), Vec::new()),
+            };
+        }
         let initiates = std::mem::take(&mut self.initiates);
         let Some(theirs) = self.theirs.clone() else {
             return match view {
