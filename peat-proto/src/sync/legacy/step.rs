@@ -24,14 +24,16 @@ impl Exchange {
             View::Absent => &none,
             View::Cold(document) | View::Stored(document, _) | View::Live(document, _) => &document.offered,
         };
+        // A whole ladder in vain: a fielded peer that holds both for equal answers nothing. What it forgot comes with its next
+        // connection.
+        self.owes &= self.rung != Rung::Parked;
         let unaware = self.theirs.as_ref().is_none_or(|theirs| theirs == ours);
         if self.owes && unaware && terms.takes {
             // Nothing tells us of it any more: who pushed it believes that we have it, and does not push it again.
-            return match self.rung {
-                _ if self.is_waiting() || self.is_parked() => Step::Wait,
-                Rung::Parked => self.park(ours),
-                _ if ours.is_empty() => self.ask_everything(ours),
-                _ => self.ask(ours, Question::Opening, opening(ours), Vec::new()),
+            return match ours.is_empty() {
+                _ if self.is_waiting() => Step::Wait,
+                true => self.ask_everything(ours),
+                false => self.ask(ours, Question::Opening, opening(ours), Vec::new()),
             };
         }
         let initiates = std::mem::take(&mut self.initiates);
