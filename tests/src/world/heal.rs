@@ -37,8 +37,9 @@ const SLICE: u64 = 4_700_000;
 /// Virtual time after which a fleet that is equal must be silent, and for which it is then listened to.
 const SETTLING: u64 = 120_000_000;
 
-/// The same with fielded peers or the legacy wire, on which what could not be done is tried again after five minutes.
-const SETTLING_LEGACY: u64 = 330_000_000;
+/// The same with fielded peers or the legacy wire, on which what was refused is tried again after five minutes and a quarter
+/// more for jitter, and a word that is lost then once more after 30 s, with its jitter 37.5 s.
+const SETTLING_LEGACY: u64 = 412_500_000;
 const SILENCE: u64 = 600_000_000;
 
 /// Time between two polls of a fielded peer, in microseconds, and between two heartbeats.
