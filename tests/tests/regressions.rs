@@ -608,3 +608,33 @@ fn what_there_was_no_room_for_is_not_taken_for_what_came_before_it() {
     ];
     assert_eq!(run(&setup, &steps).violation, None);
 }
+
+/// A document was sent that wanted no answer, and the disk of who received it failed. That it asked for it by name changed nothing:
+/// it was held for known there until the sets of documents were compared again, minutes later.
+#[test]
+fn what_is_asked_for_by_name_is_not_held_for_known() {
+    let setup = Setup {
+        topology: Topology::Star,
+        profile: Profile::SATELLITE,
+        undurable: 500,
+        inline: 400,
+        job: 20000,
+        ..Setup::quiet(841472, 3, 10)
+    };
+    let steps = [
+        Edit { node: 2, doc: 8, kind: 9, value: 184671771 },
+        Step::Pause { node: 0 },
+        FailWrites { node: 1, count: 11 },
+        Edit { node: 1, doc: 1, kind: 3, value: 85281730 },
+        Step::Pause { node: 2 },
+        Advance { ms: 13974 },
+        FailWrites { node: 1, count: 170 },
+        Cut { from: 1, to: 1 },
+        Edit { node: 0, doc: 9, kind: 9, value: 3975439113 },
+        Edit { node: 0, doc: 1, kind: 4, value: 3000571906 },
+        Edit { node: 2, doc: 6, kind: 9, value: 2581880472 },
+        Advance { ms: 18896 },
+        Edit { node: 2, doc: 1, kind: 6, value: 2613879023 },
+    ];
+    assert_eq!(run(&setup, &steps).violation, None);
+}

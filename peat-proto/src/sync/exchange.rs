@@ -166,6 +166,10 @@ impl Exchange {
         self.asked |= word.asks;
         self.owes |= !word.changes.is_empty();
         self.shown |= !word.samples.is_empty() || word.heads.is_empty();
+        if word.need.as_slice().iter().any(|hash| self.common.contains(hash)) {
+            // What was sent and wanted no answer was not kept there.
+            self.common.clear();
+        }
         self.hint(&word.samples);
         self.theirs = Some(word.heads.clone());
     }
