@@ -40,6 +40,9 @@ impl Hostile {
         if self.habit == Habit::Garbage && self.rng.below(2) == 0 {
             return vec![(Lane::Control, self.noise(64))];
         }
+        if self.habit == Habit::Later {
+            return vec![(Lane::Control, later())];
+        }
         let frames = [self.hello(), Proof::default().frame(), self.terms(), self.summary()];
         frames.map(|frame| (Lane::Control, frame)).into()
     }
@@ -92,6 +95,7 @@ impl Hostile {
             }
             Habit::Oversized => vec![(lane, self.oversized(doc))],
             Habit::Bomb => vec![(lane, bomb(doc))],
+            Habit::Later => vec![(Lane::Control, later())],
         }
     }
 
@@ -217,6 +221,11 @@ fn entry(doc: &DocId, body: Body) -> Bytes {
 }
 
 /// Asks for everything of a document.
+/// A greeting of versions after ours.
+fn later() -> Bytes {
+    Hello { least: 2, newest: 3, nonce: [1; 32], boot: 1, abilities: 0, largest: 1 << 20 }.frame()
+}
+
 fn question(doc: &DocId) -> Bytes {
     entry(doc, Body::Word(Word { asks: true, ..Word::default() }))
 }

@@ -2,7 +2,7 @@
 
 use automerge::transaction::Transaction;
 use automerge::{Automerge, AutomergeError};
-use peat_proto::{DocId, Input, Listing, SyncId, SyncOutcome, SyncRequest, Which};
+use peat_proto::{DocId, Input, Listing, SyncId, SyncOutcome, SyncRequest, Which, Wire};
 
 use super::World;
 use super::setup::peer;
@@ -68,6 +68,17 @@ impl World {
     pub fn join(&mut self, from: usize, to: usize) {
         self.input(from, Input::Want { peer: peer(to), invitation: None });
         self.pass(MOMENT);
+    }
+
+    /// Somebody dials a node, which speaks our own wire alone, and offers these; whether a connection comes of it. If so,
+    /// `from` must be a member.
+    pub fn call(&mut self, from: usize, to: usize, offers: &[Wire]) -> bool {
+        let agreed = offers.contains(&Wire::V1);
+        if agreed {
+            self.connect(from, to);
+        }
+        self.pass(MOMENT);
+        agreed
     }
 
     /// Compares all documents of two members, as an application asks for it, and says what came of each in so many

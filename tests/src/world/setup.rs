@@ -101,11 +101,13 @@ pub enum Habit {
     /// Says of everything that it was deleted, by anybody and at any time. It is a member, so its word counts where policy lets
     /// it; a [`Self::Stranger`] says the same, and its does not.
     Forger,
+    /// Speaks later versions of our wire, and not ours.
+    Later,
 }
 
 impl Habit {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Garbage,
         Self::Stranger,
         Self::Flood,
@@ -115,6 +117,7 @@ impl Habit {
         Self::Oversized,
         Self::Bomb,
         Self::Forger,
+        Self::Later,
     ];
 }
 

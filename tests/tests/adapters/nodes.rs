@@ -18,6 +18,8 @@ crate::over_stages! {
     sixty_four_nodes_around_one_end_with_the_same: Friends(65),
     members_of_two_formations_refuse_each_other: Formations(&[1, 2]),
     members_of_one_formation_need_no_invitation: Formations(&[1, 1]),
+    a_caller_of_a_later_version_is_told_that_there_is_none_in_common: Called(2),
+    a_caller_without_a_protocol_in_common_gets_no_connection: Friends(2),
 }
 
 crate::over_pairs! {
@@ -154,6 +156,29 @@ fn members_of_one_formation_need_no_invitation(stage: &mut dyn Stage) {
     stage.put(a, "notes:1", json!({"secret": true}));
     stage.join(b, a);
     stage.await_value(b, "notes:1", Some(&json!({"secret": true})));
+    assert_eq!((stage.faults(a), stage.faults(b)), ([0; 8], [0; 8]));
+}
+
+fn a_caller_of_a_later_version_is_told_that_there_is_none_in_common(stage: &mut dyn Stage) {
+    let [a, b] = [0, 1];
+    assert_eq!(stage.call(a, &Wire::ALL), Some(CloseCode::Version.code()));
+    let closed = stage.stats(a).closed;
+    assert!(closed > 0 && stage.faults(a).iter().sum::<u64>() == closed, "{:?}", stage.faults(a));
+    // Friends are served all the same.
+    stage.put(a, "notes:1", json!({"n": 1}));
+    stage.join(b, a);
+    stage.await_value(b, "notes:1", Some(&json!({"n": 1})));
+    assert_eq!(stage.faults(b)[..5], [0; 5]);
+}
+
+/// The nodes speak our own wire only.
+fn a_caller_without_a_protocol_in_common_gets_no_connection(stage: &mut dyn Stage) {
+    let [a, b] = [0, 1];
+    assert_eq!(stage.call(a, &[Wire::V0]), None);
+    assert!(stage.stats(a).peers.is_empty());
+    stage.put(a, "notes:1", json!({"n": 1}));
+    stage.join(b, a);
+    stage.await_value(b, "notes:1", Some(&json!({"n": 1})));
     assert_eq!((stage.faults(a), stage.faults(b)), ([0; 8], [0; 8]));
 }
 

@@ -6,9 +6,12 @@ use std::time::{Duration, Instant};
 
 use automerge::transaction::Transactable;
 use automerge::{ROOT, ReadDoc};
-use peat_node::proto::{Formation, FormationId, FormationSecret, Stats, Which};
+use peat_node::proto::wire::v1::Hello;
+use peat_node::proto::{Formation, FormationId, FormationSecret, Lane, Stats, Which, Wire};
+use peat_node::transport::bench::{Bench, Seen};
+use peat_node::transport::{Dial, Outgoing};
 use peat_node::{DocId, LevelError, Node, Ticket};
-use peat_tests::world::{Profile, Setup, Topology, World};
+use peat_tests::world::{Habit, Profile, Setup, Topology, World};
 use serde_json::{Map, Value};
 
 use crate::side::{Adapter, Kind};
@@ -25,6 +28,8 @@ pub(crate) enum Cast {
     Friends(usize),
     /// One of each formation, told by its secret; nobody invites.
     Formations(&'static [u8]),
+    /// Friends, whom somebody may call who is none.
+    Called(usize),
 }
 
 /// Nodes by number. Node 0 is dialled, and all others dial.
@@ -41,6 +46,9 @@ pub(crate) trait Stage {
     fn compare(&mut self, node: usize, other: usize) -> Vec<(String, &'static str)>;
     /// Waits until a node knows that another does not let it in: with which code the other closed.
     fn await_refusal(&mut self, node: usize, other: usize) -> u32;
+    /// Somebody calls a node, offers these wires, and greets with versions of our own that are after ours: with which code
+    /// the node closes the connection; `None` if there is none in the first place.
+    fn call(&mut self, node: usize, offers: &[Wire]) -> Option<u32>;
     /// A node stays connected with another from here on.
     fn join(&mut self, node: usize, other: usize);
     /// Nobody reaches a node any more.
@@ -77,6 +85,8 @@ pub(crate) struct Sockets {
     members: Vec<Member>,
     /// Whether tickets let their bearers in.
     invites: bool,
+    /// On what those call who are no members.
+    caller: Kind,
 }
 
 struct Member {
@@ -102,14 +112,14 @@ impl Sockets {
             Member { node, kind, addr: adapter.addrs()[0], adapter: Some(adapter) }
         };
         let members = (0..cast.count()).map(member).collect();
-        Self { members, invites: matches!(cast, Cast::Friends(_)) }
+        Self { members, invites: !matches!(cast, Cast::Formations(_)), caller: dialler }
     }
 }
 
 impl Cast {
     fn count(self) -> usize {
         match self {
-            Self::Friends(nodes) => nodes,
+            Self::Friends(nodes) | Self::Called(nodes) => nodes,
             Self::Formations(secrets) => secrets.len(),
         }
     }
@@ -149,6 +159,28 @@ impl Stage for Sockets {
         match self.members[node].node.level_with(&other).wait() {
             Err(LevelError::Refused { code, by_peer: true }) => code,
             other => panic!("expected a refusal, got {other:?}"),
+        }
+    }
+
+    fn call(&mut self, node: usize, offers: &[Wire]) -> Option<u32> {
+        let (port, bench) = Bench::new([9; 32], offers);
+        let _adapter = Adapter::spawn(self.caller, port, vec![ANY.into()]);
+        let member = &self.members[node];
+        bench.dial(Dial { peer: member.node.id(), addrs: vec![member.addr] });
+        // As long as somebody holds its end, the adapter keeps the connection.
+        let mut held = None;
+        loop {
+            match pollster::block_on(bench.next()) {
+                Seen::Connected { conn, outgoing, .. } => {
+                    let hello = Hello { least: 2, newest: 3, nonce: [1; 32], boot: 1, abilities: 0, largest: 1 << 20 };
+                    let greeting = Outgoing::Frame { lane: Lane::Control, frame: hello.frame() };
+                    held.insert(outgoing).send((conn, greeting)).expect("the adapter is up");
+                }
+                Seen::DialFailed { .. } => return None,
+                Seen::Disconnected { code, .. } => return Some(code.expect("closed by the node")),
+                // How the streams end says nothing more.
+                _ => {}
+            }
         }
     }
 
@@ -193,17 +225,34 @@ impl Drop for Sockets {
 }
 
 /// Simulated nodes.
-pub(crate) struct Simulated(World);
+pub(crate) struct Simulated(World, Cast);
 
 impl Simulated {
     pub(crate) fn new(cast: Cast) -> Self {
         let formations = match cast {
-            Cast::Friends(_) => Vec::new(),
+            Cast::Friends(_) | Cast::Called(_) => Vec::new(),
             Cast::Formations(secrets) => secrets.to_vec(),
         };
         // A slower cable than loopback is, so that what waits for it can be seen waiting.
         let profile = Profile { rate: 4_000_000, ..Profile::LAN };
-        Self(World::new(Setup { topology: Topology::Apart, profile, formations, ..Setup::quiet(7, cast.count(), 0) }))
+        let hostile = if let Cast::Called(_) = cast { vec![Habit::Later] } else { Vec::new() };
+        let quiet = Setup::quiet(7, cast.count(), 1);
+        Self(World::new(Setup { topology: Topology::Apart, profile, formations, hostile, ..quiet }), cast)
+    }
+}
+
+impl Simulated {
+    /// With which code a connection between these was closed; it must have been by the right one.
+    fn await_farewell(&mut self, node: usize, other: usize, by_other: bool) -> u32 {
+        let end = self.0.now() + LIMIT;
+        loop {
+            match self.0.farewell(node, other) {
+                Some((code, by)) if by == by_other => return code,
+                Some(farewell) => panic!("closed by the wrong side: {farewell:?}"),
+                None => assert!(self.0.now() < end, "not closed within a virtual minute"),
+            }
+            self.0.pass(10_000);
+        }
     }
 }
 
@@ -258,15 +307,12 @@ impl Stage for Simulated {
     }
 
     fn await_refusal(&mut self, node: usize, other: usize) -> u32 {
-        let end = self.0.now() + LIMIT;
-        loop {
-            match self.0.farewell(node, other) {
-                Some((code, true)) => return code,
-                Some(other) => panic!("expected a refusal, got {other:?}"),
-                None => assert!(self.0.now() < end, "not refused within a virtual minute"),
-            }
-            self.0.pass(10_000);
-        }
+        self.await_farewell(node, other, true)
+    }
+
+    fn call(&mut self, node: usize, offers: &[Wire]) -> Option<u32> {
+        let caller = self.1.count();
+        self.0.call(caller, node, offers).then(|| self.await_farewell(node, caller, false))
     }
 
     fn join(&mut self, node: usize, other: usize) {
