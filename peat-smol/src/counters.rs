@@ -9,6 +9,8 @@ pub(crate) struct Counters {
     pub(crate) retried: AtomicU64,
     pub(crate) refused: AtomicU64,
     pub(crate) unsent: AtomicU64,
+    pub(crate) bytes_sent: AtomicU64,
+    pub(crate) bytes_received: AtomicU64,
     pub(crate) probes: AtomicU64,
     pub(crate) handshakes: AtomicU64,
     pub(crate) connections: AtomicU64,
@@ -26,6 +28,10 @@ pub struct Stats {
     pub refused: u64,
     /// Packets that the system did not take.
     pub unsent: u64,
+    /// Bytes of packets that have left, headers of IP and UDP not included.
+    pub bytes_sent: u64,
+    /// Bytes of packets that have come in, whoever sent them.
+    pub bytes_received: u64,
     /// Tests of silent peers.
     pub probes: u64,
     /// Handshakes of callers under way, at most [`limits::MAX_HANDSHAKES`](peat_node::transport::limits::MAX_HANDSHAKES).
@@ -42,6 +48,8 @@ impl Counters {
             retried: self.retried.load(Relaxed),
             refused: self.refused.load(Relaxed),
             unsent: self.unsent.load(Relaxed),
+            bytes_sent: self.bytes_sent.load(Relaxed),
+            bytes_received: self.bytes_received.load(Relaxed),
             probes: self.probes.load(Relaxed),
             handshakes: self.handshakes.load(Relaxed),
             connections: self.connections.load(Relaxed),

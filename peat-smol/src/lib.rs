@@ -24,6 +24,8 @@ mod quic;
 mod socket;
 mod streams;
 #[cfg(test)]
+mod thin;
+#[cfg(test)]
 mod throughput;
 mod tls;
 

@@ -38,6 +38,9 @@ pub(crate) struct Sockets {
     offload: bool,
     /// Packets that the system did not take; lost packets to QUIC.
     pub(crate) unsent: u64,
+    /// Bytes of packets, as UDP carries them.
+    pub(crate) bytes_sent: u64,
+    pub(crate) bytes_received: u64,
 }
 
 /// Which socket.
@@ -76,7 +79,8 @@ impl Sockets {
         if sockets.is_empty() {
             return Err(BindError::Nowhere);
         }
-        Ok(Self { sockets, buffer: vec![0; SLOTS * SLOT], offload, unsent: 0 })
+        let buffer = vec![0; SLOTS * SLOT];
+        Ok(Self { sockets, buffer, offload, unsent: 0, bytes_sent: 0, bytes_received: 0 })
     }
 
     /// Where they listen, with the ports that the system chose.
@@ -125,7 +129,10 @@ impl Sockets {
         let sent = match socket.stuck {
             Some(_) => false,
             None => match socket.send(&transmit, contents) {
-                Ok(()) => true,
+                Ok(()) => {
+                    self.bytes_sent += contents.len() as u64;
+                    true
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     socket.stuck = Some((transmit, contents.to_vec()));
                     true
@@ -151,8 +158,12 @@ impl Sockets {
                             break;
                         }
                     }
-                    sent => {
-                        self.unsent += u64::from(sent.is_err());
+                    Ok(()) => {
+                        self.bytes_sent += contents.len() as u64;
+                        cleared = true;
+                    }
+                    Err(_) => {
+                        self.unsent += 1;
                         cleared = true;
                     }
                 }
@@ -171,6 +182,7 @@ impl Sockets {
             socket.resting = None;
             more |= socket.receive(cx, now, &mut self.buffer, |meta, data| {
                 let ecn = meta.ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn as u8));
+                self.bytes_received += data.len() as u64;
                 take(Packet { socket: SocketId(at), from: meta.addr, to: meta.dst_ip, ecn, data });
             });
         }
