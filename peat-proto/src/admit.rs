@@ -28,6 +28,8 @@ pub struct Admitted {
     pub actors: u64,
     /// Bytes of all columns and compressed changes after decompression.
     pub expanded: usize,
+    /// Bytes of text, keys among it, counted as often as Automerge copies it: once for each change that has it.
+    pub text: u64,
     /// Chunks: saved documents and single changes.
     pub chunks: usize,
 }
@@ -71,12 +73,16 @@ impl Admitted {
             operations: self.operations.saturating_add(other.operations),
             actors: self.actors.saturating_add(other.actors),
             expanded: self.expanded.saturating_add(other.expanded),
+            text: self.text.saturating_add(other.text),
             chunks: self.chunks.saturating_add(other.chunks),
         }
     }
 
     /// Whether no limit is exceeded. Actors of several messages may be the same ones: they are left to the document.
     pub(crate) fn is_within(&self, limits: &AdmitLimits) -> bool {
-        self.expanded <= limits.expanded && self.operations <= limits.operations && self.changes <= limits.changes
+        self.expanded <= limits.expanded
+            && self.text <= limits.expanded as u64
+            && self.operations <= limits.operations
+            && self.changes <= limits.changes
     }
 }

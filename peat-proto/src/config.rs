@@ -152,11 +152,18 @@ impl Legacy {
     }
 }
 
-/// Limits that untrusted Automerge bytes are held to before they are parsed.
+/// Limits that untrusted Automerge bytes are held to before they are parsed: all chunks of one message together, all that is
+/// merged into a document at once, and the document with what is merged.
+///
+/// What they amount to in memory, measured on Automerge 0.12 while changes are applied: 620 B for each operation, 1.3 kB for each
+/// change, 8 B for each byte of values; of which 24 B, 100 B and 1 B stay. (Where it fails in the middle, 810 B.) So one merge at a limit takes 1.3 GB for its
+/// operations or for its changes, and 260 MB for its values, and at most four are under way. The largest recorded text, of
+/// 260,000 operations in as many changes, takes half a gigabyte if it comes change by change. Where that is too much, these limits
+/// are to be lowered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AdmitLimits {
-    /// Bytes of all columns after decompression. Default 32 MiB. (97,286 bytes can become 420 MB.)
+    /// Bytes of all columns after decompression, and of all text, copies included. Default 32 MiB. (97,286 bytes can become 420 MB.)
     pub expanded: usize,
     /// Operations, counted through run lengths. Default 2 M, 8 times the largest recorded text.
     pub operations: u64,

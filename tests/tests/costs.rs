@@ -8,6 +8,7 @@ const EQUAL: u64 = 128;
 
 fn assert_cheap(pair: &mut Pair) {
     let meter = pair.meet();
+    println!("{:?} in {} half round trips", meter.bytes.map(|bytes| bytes.finding()), meter.half_trips);
     for bytes in meter.bytes {
         assert!(bytes.finding() <= EQUAL, "{meter:?}");
         assert_eq!(bytes.documents, 0, "no document is named");

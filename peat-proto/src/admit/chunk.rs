@@ -43,6 +43,7 @@ impl<'a> Walk<'a> {
             operations: self.tally.operations,
             actors: self.tally.actors.len() as u64,
             expanded: self.inflater.expanded(),
+            text: self.tally.text,
             chunks: self.tally.chunks,
         }
     }
