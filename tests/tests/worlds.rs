@@ -39,6 +39,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         // Void where there are no fielded peers.
         1 => (node(), doc(), any::<u32>()).prop_map(|(peer, doc, value)| Step::FieldedEdit { peer, doc, value }),
         1 => (node(), doc()).prop_map(|(peer, doc)| Step::FieldedDelete { peer, doc }),
+        1 => (node(), doc(), any::<u32>()).prop_map(|(peer, doc, value)| Step::FieldedForge { peer, doc, value }),
         1 => node().prop_map(|peer| Step::FieldedRestart { peer }),
     ];
     prop::collection::vec(step, 1..150)
@@ -140,7 +141,7 @@ macro_rules! kinds {
 
 kinds! {
     Edit Delete Open Close Deliver Drop Duplicate Advance Commit Pause FailWrites FailLoads Crash Restart Reboot Cut
-    Partition Heal Connect Disconnect Squeeze Evict FieldedEdit FieldedDelete FieldedRestart Clock
+    Partition Heal Connect Disconnect Squeeze Evict FieldedEdit FieldedDelete FieldedForge FieldedRestart Clock
 }
 
 #[test]

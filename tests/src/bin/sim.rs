@@ -194,7 +194,7 @@ impl Sum {
     /// Faults that never fired, of those that can in worlds with so many fielded peers.
     fn never(&self, fielded: usize) -> Vec<Fault> {
         let possible = |fault: &Fault| match fault {
-            Fault::FieldedEdit | Fault::FieldedRestart | Fault::FieldedDelete => fielded > 0,
+            Fault::FieldedEdit | Fault::FieldedRestart | Fault::FieldedDelete | Fault::FieldedForgery => fielded > 0,
             _ => true,
         };
         self.fired.never().filter(possible).collect()
@@ -253,7 +253,7 @@ mod tests {
         assert!(sum.is_ok(1), "too few runs to say so");
         sum.seeds = VOLUME;
         assert!(!sum.is_ok(0));
-        let theirs = [Fault::FieldedEdit, Fault::FieldedDelete, Fault::FieldedRestart];
+        let theirs = [Fault::FieldedEdit, Fault::FieldedDelete, Fault::FieldedForgery, Fault::FieldedRestart];
         let never = sum.never(0);
         assert_eq!(never.len(), Fault::ALL.len() - theirs.len());
         assert!(theirs.iter().all(|fault| !never.contains(fault) && sum.never(1).contains(fault)));

@@ -94,6 +94,13 @@ impl<L: Library> LegacyPeer<L> {
         }
     }
 
+    /// What was forged goes out twice, alone and in a batch. What is said twice happens once.
+    pub(super) fn forged(&mut self, peer: PeerId, marker: &Tombstone) {
+        for frame in [marker.frame(), batch_frame(std::slice::from_ref(marker))] {
+            drop(self.send(peer, &frame));
+        }
+    }
+
     /// The entire set, whatever the directions; nothing if it is empty.
     pub(super) fn push_markers(&mut self, peer: PeerId) {
         let fresh = |marker: &Tombstone| match self.config.warts.forgets_direction {

@@ -77,6 +77,11 @@ impl Member {
         each!(self, peer => peer.bury(now, key, reason));
     }
 
+    /// Sends a marker to a peer and keeps none.
+    pub fn forge(&mut self, now: Now, to: PeerId, marker: &Tombstone) {
+        each!(self, peer => peer.forge(now, to, marker));
+    }
+
     /// Pushes all documents and markers to a peer.
     pub fn push(&mut self, now: Now, to: PeerId) {
         each!(self, peer => peer.push(now, to));

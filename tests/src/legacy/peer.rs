@@ -257,6 +257,13 @@ impl<L: Library> LegacyPeer<L> {
         self.run();
     }
 
+    /// Sends a marker to a peer and keeps none, as no fielded peer does.
+    pub fn forge(&mut self, now: Now, to: PeerId, marker: &Tombstone) {
+        self.now = now;
+        self.forged(to, marker);
+        self.run();
+    }
+
     /// Pushes all documents and markers to a peer, as at connect.
     pub fn push(&mut self, now: Now, peer: PeerId) {
         self.now = now;

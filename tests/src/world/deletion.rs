@@ -11,6 +11,7 @@ use super::World;
 use super::host::Wish;
 use super::setup::Setup;
 use super::verdict::Fault;
+use crate::legacy::{Direction, Tombstone};
 
 /// How documents of a collection are deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +113,26 @@ impl World {
         let heads = self.fielded(member).map(|it| it.heads(&key)).unwrap_or_default();
         if let (true, [head]) = (softly && heads != before, &heads[..]) {
             self.promise_of_veteran(member, doc, ChangeHash(*head));
+        }
+    }
+
+    /// A fielded member tells the nodes that a document is deleted, of which it may never have heard. (Other fielded peers
+    /// would believe it whatever the policy.)
+    pub(crate) fn veteran_forge(&mut self, member: usize, doc: &DocId, value: u32) {
+        let any = |value: u32| [0, 1, u64::from(value), u64::MAX - 1, u64::MAX][value as usize % 5];
+        let marker = Tombstone {
+            collection: doc.collection().to_owned(),
+            id: doc.as_str()[doc.collection().len() + 1..].to_owned(),
+            deleted_at_ms: any(value / 5),
+            lamport: any(value),
+            by: ["0", "somebody else", "~"][value as usize / 25 % 3].to_owned(),
+            reason: None,
+            direction: if value / 75 % 2 == 0 { Direction::Bidirectional } else { Direction::SystemWide },
+        };
+        self.fired.count(Fault::FieldedForgery);
+        self.forged(doc);
+        for node in self.setup.links_of_fielded(member - self.setup.first_fielded()) {
+            self.with_veteran(member, |it, now| it.forge(now, Self::peer(node), &marker));
         }
     }
 

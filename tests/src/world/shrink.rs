@@ -192,6 +192,7 @@ impl Step {
             | Self::Disconnect { .. }
             | Self::FieldedEdit { .. }
             | Self::FieldedDelete { .. }
+            | Self::FieldedForge { .. }
             | Self::FieldedRestart { .. } => {}
         }
         plain

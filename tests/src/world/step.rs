@@ -159,6 +159,15 @@ pub enum Step {
         /// Which.
         doc: u16,
     },
+    /// A fielded peer says of a document that it was deleted, by anybody and at any time, and keeps no marker itself.
+    FieldedForge {
+        /// Which.
+        peer: u8,
+        /// Of which document.
+        doc: u16,
+        /// With which clocks.
+        value: u32,
+    },
     /// The process of a fielded peer ends without a word and starts again.
     FieldedRestart {
         /// Which.
@@ -322,6 +331,12 @@ impl World {
                 if let Some(member) = self.any_fielded(peer) {
                     let doc = self.setup.doc(doc.into());
                     self.veteran_delete(member, &doc);
+                }
+            }
+            Step::FieldedForge { peer, doc, value } => {
+                if let Some(member) = self.any_fielded(peer) {
+                    let doc = self.setup.doc(doc.into());
+                    self.veteran_forge(member, &doc, value);
                 }
             }
             Step::FieldedRestart { peer } => {

@@ -110,6 +110,8 @@ faults! {
     FieldedEdit,
     /// An application at a fielded peer deleted a document.
     FieldedDelete,
+    /// A fielded peer said of a document that it was deleted, and nobody had.
+    FieldedForgery,
     /// The process of a fielded peer was started again.
     FieldedRestart,
 }

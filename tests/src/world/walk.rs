@@ -108,7 +108,7 @@ fn setup(seed: u64, mix: &Mix, rng: &mut Rng) -> Setup {
 }
 
 /// The kinds of step, in the order of `weights`.
-const KINDS: usize = 26;
+const KINDS: usize = 27;
 
 /// How often each kind comes; a fault that does not exist in this world has 0. Edits come in floods, now and then, or
 /// hardly ever: fleets in which next to nothing is written have bugs of their own.
@@ -142,6 +142,7 @@ fn weights(mix: &Mix, rng: &mut Rng) -> [u64; KINDS] {
         if mix.fielded > 0 { 5 } else { 0 },
         often(20),
         if mix.fielded > 0 { 5 } else { 0 },
+        if mix.fielded > 0 { often(5) } else { 0 },
     ];
     let sum = |weights: &[u64; KINDS], but: usize| weights.iter().sum::<u64>() - weights[but];
     for (kind, chance) in [(CRASH, mix.crash), (PARTITION, mix.partition)] {
@@ -198,7 +199,8 @@ impl Step {
             22 => Self::FieldedEdit { peer: node, doc: wide, value },
             23 => Self::FieldedRestart { peer: node },
             24 => Self::Delete { node, doc: wide },
-            _ => Self::FieldedDelete { peer: node, doc: wide },
+            25 => Self::FieldedDelete { peer: node, doc: wide },
+            _ => Self::FieldedForge { peer: node, doc: wide, value },
         }
     }
 }
