@@ -638,3 +638,24 @@ fn what_is_asked_for_by_name_is_not_held_for_known() {
     ];
     assert_eq!(run(&setup, &steps).violation, None);
 }
+
+/// A document that an application had created and lost again was on everybody's lips: fielded peers asked about it, were told
+/// that there is nothing, announced that to everybody, and asked again, 150 times a second.
+#[test]
+fn of_a_document_that_nobody_has_there_is_no_endless_talk() {
+    use peat_tests::legacy::Family::HostRuntime;
+    let setup = Setup {
+        fielded: vec![
+            Fielded { family: HostRuntime, old: true, later: false, disk: false, dials: false },
+            Fielded { family: HostRuntime, old: true, later: false, disk: false, dials: false },
+            Fielded { family: HostRuntime, old: true, later: true, disk: true, dials: true },
+        ],
+        ..Setup::quiet(880123, 2, 1)
+    };
+    let steps = [
+        Advance { ms: 27 },
+        Step::FieldedEdit { peer: 82, doc: 20003, value: 3011454299 },
+        Step::FieldedRestart { peer: 139 },
+    ];
+    assert_eq!(run(&setup, &steps).violation, None);
+}

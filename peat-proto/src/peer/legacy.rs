@@ -38,6 +38,12 @@ pub(crate) use push::{Push, Stage};
 /// are said again if one of their streams breaks.
 const MOST_UNSURE: usize = 4096;
 
+/// Documents that neither side has and that a peer is told so about, within a few seconds: names of up to 512 bytes.
+const MOST_DENIED: usize = 1024;
+
+/// Streams that are remembered as stopped until they end. Their senders may not have heard of it.
+const MOST_SHUT: usize = 256;
+
 /// Age at which a connection that we dialled to a fielded peer is begun anew: all documents are compared then, some 100
 /// bytes each. Theirs are a minute old; five times as much is what other things of theirs are given until the next try.
 const RENEWAL: Duration = Duration::from_secs(300);
@@ -64,7 +70,9 @@ pub(crate) struct Conn {
     pub(crate) deficits: Deficits,
     pub(crate) bucket: Bucket,
     pub(crate) cooldown: Cooldown,
-    pub(crate) assurances: Assurances,
+    pub(crate) assurances: Assurances<u32>,
+    /// The same of documents that neither side has.
+    pub(crate) denials: Assurances<DocId>,
     pub(crate) breaker: Breaker,
     pub(crate) pulse: Pulse,
     /// What was made and did not fit behind its predecessors; it goes when its class is next.
@@ -99,6 +107,10 @@ pub(crate) struct Conn {
     pub(crate) is_fielded: bool,
     /// Something that it said on this connection was lost.
     pub(crate) has_lost: bool,
+    /// There was no room to follow a document; everything is told anew when there is.
+    missed: bool,
+    /// Streams that are read no more, and have not ended.
+    shut: BTreeSet<StreamId>,
     /// The last event said that nothing is left to say.
     pub(crate) level: bool,
     /// Documents that somebody waits for.
@@ -149,7 +161,8 @@ impl Conn {
             deficits: Deficits::default(),
             bucket: Bucket::new(limits.pushes_per_second, now),
             cooldown: Cooldown::default(),
-            assurances: Assurances::default(),
+            assurances: Assurances::new(usize::MAX),
+            denials: Assurances::new(MOST_DENIED),
             breaker: Breaker::new(now),
             pulse: Pulse::new(limits.heartbeat, limits.partition, now),
             overhang: BTreeMap::new(),
@@ -170,6 +183,8 @@ impl Conn {
             begun: now,
             is_fielded: false,
             has_lost: false,
+            missed: false,
+            shut: BTreeSet::new(),
             level: false,
             watch: Watch::default(),
             traffic: Traffic::default(),
@@ -194,6 +209,32 @@ impl Conn {
             self.push = Some(Push::default());
             self.level = false;
         }
+    }
+
+    /// Whether a document was left out for want of room, and the push has not begun that comes to it.
+    pub(crate) fn misses(&self) -> bool {
+        self.missed
+    }
+
+    /// Tells everything anew if something was left out, no push is under way, and there is room.
+    pub(crate) fn make_up(&mut self, most: usize) {
+        if self.missed && self.push.is_none() && self.exchanges.len() <= most / 2 {
+            self.missed = false;
+            self.begin_push();
+        }
+    }
+
+    /// A stream is read no more.
+    pub(crate) fn shut(&mut self, stream: StreamId) {
+        if self.shut.len() >= MOST_SHUT {
+            self.shut.pop_first();
+        }
+        self.shut.insert(stream);
+    }
+
+    /// Whether a stream is read no more. If it has `ended`, it is forgotten.
+    pub(crate) fn is_shut(&mut self, stream: StreamId, ended: bool) -> bool {
+        if ended { self.shut.remove(&stream) } else { self.shut.contains(&stream) }
     }
 
     /// Other rules hold: what could not be agreed on under those before is forgotten, and everything is told anew that the
@@ -226,6 +267,7 @@ impl Conn {
         begin: impl FnOnce() -> Exchange,
     ) -> Option<&mut Exchange> {
         if self.exchanges.len() >= most && !self.exchanges.contains_key(doc) {
+            self.missed = true;
             let parked = self.exchanges.iter().find(|(_, exchange)| exchange.is_parked());
             let parked = parked.map(|(doc, _)| doc.clone())?;
             self.end_exchange(class(&parked), &parked);

@@ -7,7 +7,9 @@ use automerge::transaction::Transactable;
 use peat_proto::config::Auth;
 use peat_proto::policy::Deletion;
 use peat_proto::policy::kin::{Family, Kin};
-use peat_proto::wire::v0::{Batch, BatchBuilder, Body, Entry, Label, MessageType, Tombstone, TombstoneBatchBuilder};
+use peat_proto::wire::v0::{
+    Batch, BatchBuilder, Body, Entry, Label, MessageType, Tombstone, TombstoneBatch, TombstoneBatchBuilder,
+};
 use peat_proto::{ConnId, Event, Input, Marker, PeerId, Refusal, Role, Spread, Text};
 
 use crate::SECOND;
@@ -268,4 +270,67 @@ fn the_answer_to_what_came_in_a_batch_goes_to_its_sender_as_any_other() {
     stage.feed(&batch.frame());
     let frames = stage.take_frames();
     assert!(matches!(&*frames, [frame] if frame.kind == MessageType::Delta), "{frames:?}");
+}
+
+/// Whoever asked about a deleted document was told of its deletion, wherever deletions of its collection go.
+#[test]
+fn a_deletion_is_told_to_nobody_whom_its_direction_leaves_out() {
+    let mut config = config(Auth::Admission);
+    let mut policy = config.policy.of_collection("nodes");
+    policy.deletion = Deletion::Tombstone { retention: SECOND };
+    config.policy.set("nodes", policy);
+    config.family = Family { kin: [(PEER, Kin::Child)].into(), others: Kin::Other };
+    let mut stage = Stage::serving_with(config);
+    let mut peer = Fielded::default();
+    peer.put("nodes:1", "y", 1);
+    stage.put("nodes:1", "x", 1);
+    stage.delete("nodes:1", None);
+    stage.feed(&tombstone("nodes:1", 0, Spread::Bidirectional).frame());
+    let mut answers = 0;
+    for _ in 0..20 {
+        stage.feed(&peer.poll("nodes:1").expect("it has something to say"));
+        // An echo: it has an answer to every word.
+        stage.converse(&mut peer, |frame| {
+            assert_eq!(frame.kind, MessageType::Delta, "{frame:?}");
+            answers += 1;
+            true
+        });
+        stage.pass(5 * SECOND);
+        peer.states.clear();
+    }
+    assert!((20..=20 * 6).contains(&answers), "{answers} answers to 20 polls");
+    assert_eq!(stage.names(), [""; 0]);
+    assert!(peer.markers.is_empty());
+}
+
+/// A batch of more markers than there is room for exchanges was passed on in part.
+#[test]
+fn a_flood_of_deletions_is_passed_on_to_the_last() {
+    let mut config = config(Auth::Admission);
+    config.max_exchanges = 8;
+    let mut stage = Stage::serving_with(config);
+    stage.input(Input::Connected { conn: ConnId(2), peer: PeerId([7; 32]), link: link(Role::Accepted) });
+    stage.pass(SECOND);
+    stage.sent.clear();
+    let mut batch = TombstoneBatchBuilder::new(1 << 20);
+    for n in 0..500 {
+        assert!(batch.push(&tombstone(&format!("tracks:{n}"), 1, Spread::Bidirectional)));
+    }
+    stage.feed(&batch.frame());
+    stage.pass(20 * SECOND);
+    let said = stage.take_frames();
+    let mut told = BTreeSet::new();
+    for frame in &said {
+        match frame.kind {
+            MessageType::Tombstone => {
+                told.insert(Tombstone::take(&mut frame.payload.clone()).expect("good").doc().expect("a name"));
+            }
+            MessageType::Tombstones => {
+                let batch = TombstoneBatch::decode(frame.payload.clone()).expect("good");
+                told.extend(batch.elements().map(|it| it.expect("good").doc().expect("a name")));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(told.len(), 500);
 }

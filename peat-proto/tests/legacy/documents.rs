@@ -5,6 +5,7 @@ use std::time::Duration;
 use automerge::ROOT;
 use automerge::sync::State;
 use automerge::transaction::Transactable;
+use peat_proto::config::Auth;
 use peat_proto::wire::v0::{Delta, Label, MessageType};
 use peat_proto::{Event, Input, Lane, Role};
 
@@ -402,4 +403,23 @@ fn a_long_history_travels_whole_and_a_peer_with_most_of_it_gets_the_rest() {
     });
     stage.assert_equal(&mut peer, "notes:1");
     assert_eq!(changes, 10);
+}
+
+/// What was written while a connection followed as many documents as it may was said when the next connection was made.
+#[test]
+fn what_there_was_no_room_to_follow_is_said_when_there_is() {
+    let mut config = config(Auth::Admission);
+    config.max_exchanges = 8;
+    let mut stage = Stage::serving_with(config);
+    let mut peer = Fielded::default();
+    stage.converse_for(&mut peer, SECOND);
+    stage.events.clear();
+    for n in 0..200 {
+        stage.put(&format!("notes:{n}"), "x", n);
+    }
+    assert!(!stage.events.iter().any(|event| matches!(event, Event::Level { .. })), "most is still to be said");
+    stage.converse_for(&mut peer, 60 * SECOND);
+    assert_eq!(peer.docs.len(), 200);
+    assert_eq!(peer.get("notes:199", "x"), Some(199));
+    assert!(stage.events.iter().any(|event| matches!(event, Event::Level { .. })));
 }

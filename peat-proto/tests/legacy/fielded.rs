@@ -40,6 +40,8 @@ pub struct Stage {
     pub conn: ConnId,
     /// Whether every drain is followed by a look at the node's invariants.
     pub checks: bool,
+    /// Whether what is sent never leaves.
+    pub stalls: bool,
     silent: bool,
     chunks: BTreeMap<DocId, Vec<Bytes>>,
     next_stream: u64,
@@ -81,6 +83,7 @@ impl Stage {
             loads: 0,
             conn: CONN,
             checks: true,
+            stalls: false,
             silent: false,
             chunks: BTreeMap::new(),
             next_stream: 1,
@@ -165,11 +168,13 @@ impl Stage {
                 Output::Dial { .. } => self.dials += 1,
                 Output::Consumed { .. } => {}
                 Output::Reply { conn, stream, bytes, fin } => {
-                    self.node.handle(self.now, Input::Sent { conn, bytes: bytes.len() });
+                    let bytes_left = if self.stalls { 0 } else { bytes.len() };
+                    self.node.handle(self.now, Input::Sent { conn, bytes: bytes_left });
                     self.replies.push((stream, bytes, fin));
                 }
                 Output::Send { conn, lane, frame } => {
-                    self.node.handle(self.now, Input::Sent { conn, bytes: frame.len() });
+                    let bytes_left = if self.stalls { 0 } else { frame.len() };
+                    self.node.handle(self.now, Input::Sent { conn, bytes: bytes_left });
                     self.sent.push_back((lane, frame));
                 }
             }

@@ -412,3 +412,45 @@ fn the_limits_of_the_configuration_have_an_effect() {
     stage.pass_in_silence(3 * SECOND);
     assert_eq!(stage.node.stats().legacy.partitions, 1);
 }
+
+/// Every question may ask for all names, and who asks need not read them: 34 MB could wait for each stream.
+#[test]
+fn a_question_is_answered_when_the_answers_before_it_have_left() {
+    let mut stage = Stage::new(config(Auth::Admission));
+    for n in 0..600 {
+        stage.put(&format!("notes:{n}"), "x", n);
+    }
+    stage.connect(CONN, Role::Accepted);
+    stage.pass(20 * SECOND);
+    stage.stalls = true;
+    let stream = stage.stream();
+    let question = frame(Label::NegentropyResponse, &[0x61, 0, 0, 2, 0]);
+    let question = [&question[..13], &[8], &question[14..]].concat();
+    stage.feed_on(stream, &question, false);
+    let mut asked = 1;
+    while !stage.stopped.iter().any(|(on, _)| *on == stream) {
+        asked += 1;
+        assert!(asked < 16, "sixteen answers of 19 KB and nobody reads");
+        stage.feed_on(stream, &frame(Label::NegentropyResponse, &[0x61, 0, 0, 2, 0]), false);
+    }
+    let answers: usize = stage.replies.iter().filter(|(on, ..)| *on == stream).map(|(_, bytes, _)| bytes.len()).sum();
+    assert!((64 << 10..256 << 10).contains(&answers), "{answers} bytes");
+    assert_eq!(stage.node.stats().legacy.questions_unanswered, 1);
+}
+
+/// Bytes that were on their way as a stream was given up began a new frame.
+#[test]
+fn what_comes_late_on_a_stream_that_was_given_up_is_not_read() {
+    let mut stage = Stage::serving();
+    let stream = stage.stream();
+    stage.feed_on(stream, &[0xff; 64], false);
+    assert!(stage.stopped.iter().any(|(on, _)| *on == stream));
+    let good = frame(Label::Snapshot(&doc("notes:1")), &Fielded::default_with("notes:1", 2));
+    stage.feed_on(stream, &good, false);
+    stage.feed_on(stream, &[0xff; 64], true);
+    assert_eq!(stage.names(), [""; 0]);
+    assert_eq!(stage.node.stats().malformed, 1);
+    // Another stream is read as ever.
+    stage.feed(&good);
+    assert_eq!(stage.names(), ["notes:1"]);
+}

@@ -23,7 +23,11 @@ impl Node {
         rule(conn.inlets.len() <= most, "streams stay within their number")?;
         rule(conn.is_serving() || conn.exchanges.is_empty(), "documents flow only to the admitted")?;
         rule(conn.equal.len() <= u64::from(self.docs.slots()), "equal documents are known documents")?;
-        rule(conn.cooldown.len() <= self.config.max_exchanges, "cooldowns are forgotten")?;
+        // A bucket full, and what it is filled up with meanwhile.
+        let pushes = self.config.legacy.as_ref().map_or(0, |legacy| {
+            u64::from(legacy.pushes_per_second.max(10)).saturating_mul(legacy.cooldown.as_secs().saturating_add(2))
+        });
+        rule(conn.cooldown.len() as u64 <= pushes, "cooldowns are forgotten")?;
         for class in Class::ALL {
             for (age, doc) in conn.answers[class.index()].iter().chain(&conn.pushes[class.index()]) {
                 let queued = conn.exchanges.get(doc).and_then(|exchange| exchange.queued);

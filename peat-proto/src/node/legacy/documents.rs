@@ -26,6 +26,7 @@ impl Node {
         let document = self.docs.get(doc);
         let ours = document.map_or(Heads::NONE, |document| document.offered.clone());
         let slot = document.map(|document| document.slot);
+        let is_secret = self.docs.is_marked(doc) && !self.legacy_terms(id, doc).sends;
         let Some(conn) = self.legacy.conns.get_mut(&id) else { return };
         // Automerge says with every message what it can; we say so only where we say nothing else.
         conn.is_fielded |= !delta.tail.is_empty() && !delta.heads.is_empty();
@@ -33,7 +34,7 @@ impl Node {
             let asks = !delta.have.is_empty() || !delta.need.is_empty();
             let equal = delta.changes.is_empty() && Heads::new(delta.heads.clone()) == ours;
             let certain = conn.exchanges.get(doc).is_none_or(Exchange::is_certain);
-            if equal && certain && (!asks || conn.assurances.are_enough(slot, now)) {
+            if equal && certain && (!asks || conn.assurances.are_enough(&slot, now)) {
                 conn.end_exchange(class, doc);
                 conn.equal.insert(slot);
                 return;
@@ -43,15 +44,21 @@ impl Node {
         let docs = &self.docs;
         let Some(exchange) = conn.exchange(doc, |doc| docs.class(doc), most, Exchange::unknown) else {
             self.stats.legacy.crowded += 1;
+            conn.has_lost = true;
             return;
         };
         let may_answer = exchange.heard(&delta, &ours);
         exchange.came = hops.or(exchange.came);
         conn.trim_timer(doc);
         if delta.changes.is_empty() {
-            let taken = takes(policy.writers(), conn.kin);
-            // What is not taken keeps the two unequal, and it has an answer to every word.
-            if !taken && slot.is_some_and(|slot| conn.assurances.are_enough(slot, now)) {
+            // What is not taken, and a deletion that is not told, keep the two unequal, and it has an answer to every word. It
+            // may have one even of a document that neither has.
+            let agrees = takes(policy.writers(), conn.kin) && !is_secret;
+            let enough = match slot {
+                Some(slot) => !agrees && conn.assurances.are_enough(&slot, now),
+                None => delta.heads.is_empty() && conn.denials.are_enough(doc, now),
+            };
+            if enough {
                 conn.hush(class, doc);
             } else if may_answer {
                 conn.enqueue(class, doc);
@@ -154,9 +161,9 @@ impl Node {
         conn.orphans.remove(doc);
         conn.watch.note(doc, SyncOutcome::Refused(reason));
         // It answers every word with what is not taken, as long as there are words.
-        let enough = slot.is_some_and(|slot| conn.assurances.are_enough(slot, now));
+        let enough = slot.is_some_and(|slot| conn.assurances.are_enough(&slot, now));
         match conn.exchanges.get_mut(doc) {
-            Some(_) if reason == Refusal::NotAllowed && enough => conn.hush(class, doc),
+            Some(_) if matches!(reason, Refusal::Deleted | Refusal::NotAllowed) && enough => conn.hush(class, doc),
             // A peer that does not know of the deletion is told, and one that may not write hears what there is.
             Some(_) if matches!(reason, Refusal::Deleted | Refusal::NotAllowed) => conn.enqueue(class, doc),
             Some(exchange) => {
@@ -196,7 +203,9 @@ impl Node {
         // Another Peat node takes the greater of two markers, which may be ours. A fielded peer keeps the first for ever, and sends it
         // again and again.
         let document = self.docs.get(&doc);
-        let ours_is_greater = document.and_then(|document| document.marker()).is_some_and(|ours| *ours > sent);
+        let ours_is_greater = document
+            .and_then(|document| document.marker())
+            .is_some_and(|ours| *ours > sent && passes(&policy, Some(ours), kin));
         let slot = document.map(|document| document.slot);
         let (most, docs) = (self.config.max_exchanges, &self.docs);
         let (Some(slot), Some(conn)) = (slot, self.legacy.conns.get_mut(&id)) else { return };

@@ -19,6 +19,10 @@ use crate::wire::v0::{
 /// Time between two questions about the whole set of documents, each of which costs up to 10 ms.
 const BETWEEN_QUESTIONS: std::time::Duration = std::time::Duration::from_secs(1);
 
+/// Bytes of answers to such questions that may wait to leave beside what else is in flight; the last may exceed it. An answer
+/// with all names takes 2 MB, and who asks need not read it.
+const UNREAD_ANSWERS: usize = 64 << 10;
+
 /// Wait before something is said again that could not be handed over; twice as long for each failure in a row. As legacy
 /// peers mean to.
 const AFTER_FAILURE: std::time::Duration = std::time::Duration::from_millis(100);
@@ -63,6 +67,9 @@ impl Node {
         let most = self.config.legacy.as_ref().map_or(0, |legacy| legacy.max_streams);
         let pause = holds || self.docs.is_behind(1);
         let Some(conn) = self.legacy.conns.get_mut(&id) else { return };
+        if conn.is_shut(stream, fin) {
+            return self.legacy_consume(id, stream, bytes.len());
+        }
         if !conn.inlets.contains_key(&stream) && conn.inlets.len() >= most {
             // Its credit is not given back, so it cannot go on for long even if it ignores this.
             self.stats.stopped += 1;
@@ -175,6 +182,9 @@ impl Node {
     /// Stops reading a stream, and ends our half of it.
     pub(super) fn legacy_shut(&mut self, id: ConnId, stream: StreamId, code: CloseCode) {
         self.out.stops.push_back(Output::StopStream { conn: id, stream, code });
+        if let Some(conn) = self.legacy.conns.get_mut(&id) {
+            conn.shut(stream);
+        }
         self.legacy_forget(id, stream);
     }
 
@@ -219,6 +229,7 @@ impl Node {
         if !conn.is_serving() && stream == first {
             return self.legacy_prove(id, stream, |handshake| handshake.received(now, &[], true));
         }
+        let _ = conn.is_shut(stream, true);
         conn.has_lost |= stream.is_bidirectional();
         self.legacy_forget(id, stream);
     }
@@ -329,13 +340,14 @@ impl Node {
         self.stats.legacy.questions += 1;
         let soon = |asked: Option<crate::time::Time>| asked.is_some_and(|asked| now.since(asked) < BETWEEN_QUESTIONS);
         let Some(conn) = self.legacy.conns.get_mut(&id) else { return };
-        let known = self.docs.with_prefix("").take(Responder::MAX_ITEMS + 1).count();
         let busy = conn.inlets.values().any(|inlet| inlet.responder.is_some()) || soon(conn.asked);
-        if busy || known > Responder::MAX_ITEMS {
+        if !busy {
+            conn.asked = Some(now);
+        }
+        if busy || self.docs.with_prefix("").nth(Responder::MAX_ITEMS).is_some() {
             self.stats.legacy.questions_unanswered += 1;
             return self.legacy_shut(id, stream, CloseCode::Exhausted);
         }
-        conn.asked = Some(now);
         let Ok(date) = date_of(message.clone()) else {
             self.stats.refused += 1;
             return self.legacy_shut(id, stream, CloseCode::BadFrame);
@@ -358,6 +370,10 @@ impl Node {
             self.stats.skipped += 1;
             return;
         };
+        if !conn.window.is_open_for_control(UNREAD_ANSWERS) {
+            self.stats.legacy.questions_unanswered += 1;
+            return self.legacy_shut(id, stream, CloseCode::Exhausted);
+        }
         match responder.answer(message) {
             Ok(answer) => {
                 self.stats.legacy.answers += 1;

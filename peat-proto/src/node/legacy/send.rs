@@ -74,6 +74,7 @@ impl Node {
         if !conn.is_serving() || !conn.window.is_open() {
             return None;
         }
+        conn.make_up(self.config.max_exchanges);
         loop {
             let ahead = self.legacy_ahead();
             let conn = self.legacy.conns.get_mut(&id)?;
@@ -208,7 +209,7 @@ impl Node {
         let initiates = exchange.initiates;
         let step = exchange.step(&self.docs.view(doc), &terms);
         if initiates && let (Step::Say { .. } | Step::SayAndSettle(_), Some(slot)) = (&step, slot) {
-            conn.cooldown.begin(slot, self.now.mono + cooldown);
+            conn.cooldown.begin(slot, self.now.mono, self.now.mono + cooldown);
         }
         match step {
             Step::Settled => {
@@ -217,8 +218,8 @@ impl Node {
             }
             Step::SayAndSettle(message) => {
                 match (&message, slot) {
-                    (Message::Delta(_), Some(slot)) => conn.assurances.note(slot, self.now.mono),
-                    (Message::Delta(_), None) => {}
+                    (Message::Delta(_), Some(slot)) => conn.assurances.note(&slot, self.now.mono),
+                    (Message::Delta(_), None) => conn.denials.note(doc, self.now.mono),
                     (Message::Snapshot(_) | Message::Tombstone(_), _) => {
                         conn.watch.note(doc, SyncOutcome::Sent);
                         conn.note_unsure(class, doc);

@@ -180,7 +180,7 @@ impl Node {
     pub(in crate::node) fn legacy_rest(&mut self) {
         let quiet = |conn: &Conn| {
             let parked = conn.exchanges.values().all(crate::sync::legacy::Exchange::is_parked);
-            conn.is_serving() && !conn.level && conn.push.is_none() && parked
+            conn.is_serving() && !conn.level && !conn.misses() && conn.push.is_none() && parked
         };
         let mut level = Vec::new();
         for conn in self.legacy.conns.values_mut().filter(|conn| quiet(conn)) {

@@ -61,7 +61,8 @@ pub(crate) struct Cooldown {
 
 impl Cooldown {
     /// The document of this slot was pushed.
-    pub(crate) fn begin(&mut self, slot: u32, until: Time) {
+    pub(crate) fn begin(&mut self, slot: u32, now: Time, until: Time) {
+        self.forget(now);
         if let Some(before) = self.until.insert(slot, until) {
             self.ends.remove(&(before, slot));
         }
@@ -77,11 +78,15 @@ impl Cooldown {
 
     /// When the document may be pushed again, if it may not now.
     pub(crate) fn until(&mut self, slot: u32, now: Time) -> Option<Time> {
+        self.forget(now);
+        self.until.get(&slot).copied()
+    }
+
+    fn forget(&mut self, now: Time) {
         while let Some((end, slot)) = self.ends.first().copied().filter(|(end, _)| *end <= now) {
             self.ends.remove(&(end, slot));
             self.until.remove(&slot);
         }
-        self.until.get(&slot).copied()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -89,14 +94,16 @@ impl Cooldown {
     }
 }
 
-/// How often the other side was told that a document is equal, within a while.
-#[derive(Debug, Default)]
-pub(crate) struct Assurances {
-    given: BTreeMap<u32, (Time, u32)>,
-    ends: BTreeSet<(Time, u32)>,
+/// How often the other side was told that a document is equal, within a while. Documents are named by their slots, or by
+/// themselves where neither side has one.
+#[derive(Debug)]
+pub(crate) struct Assurances<K> {
+    given: BTreeMap<K, (Time, u32)>,
+    ends: BTreeSet<(Time, K)>,
+    most: usize,
 }
 
-impl Assurances {
+impl<K: Ord + Clone> Assurances<K> {
     /// How long they are counted. Legacy peers that poll do so every 5 s, and count a poll without an answer as a failure.
     const WHILE: Duration = Duration::from_secs(4);
 
@@ -104,27 +111,31 @@ impl Assurances {
     /// end, what it announces would be answered, and announced again.
     const MOST: u32 = 4;
 
-    pub(crate) fn note(&mut self, slot: u32, now: Time) {
+    /// Of so many documents at a time; more get none.
+    pub(crate) fn new(most: usize) -> Self {
+        Self { given: BTreeMap::new(), ends: BTreeSet::new(), most }
+    }
+
+    pub(crate) fn note(&mut self, doc: &K, now: Time) {
         self.forget(now);
-        match self.given.get_mut(&slot) {
-            Some((_, count)) => *count += 1,
-            None => {
-                let end = now + Self::WHILE;
-                self.given.insert(slot, (end, 1));
-                self.ends.insert((end, slot));
-            }
+        if let Some((_, count)) = self.given.get_mut(doc) {
+            *count += 1;
+        } else if self.given.len() < self.most {
+            let end = now + Self::WHILE;
+            self.given.insert(doc.clone(), (end, 1));
+            self.ends.insert((end, doc.clone()));
         }
     }
 
-    pub(crate) fn are_enough(&mut self, slot: u32, now: Time) -> bool {
+    pub(crate) fn are_enough(&mut self, doc: &K, now: Time) -> bool {
         self.forget(now);
-        self.given.get(&slot).is_some_and(|(_, count)| *count >= Self::MOST)
+        self.given.get(doc).map_or(self.given.len() >= self.most, |(_, count)| *count >= Self::MOST)
     }
 
     fn forget(&mut self, now: Time) {
-        while let Some((end, slot)) = self.ends.first().copied().filter(|(end, _)| *end <= now) {
-            self.ends.remove(&(end, slot));
-            self.given.remove(&slot);
+        while self.ends.first().is_some_and(|(end, _)| *end <= now) {
+            let Some((_, doc)) = self.ends.pop_first() else { return };
+            self.given.remove(&doc);
         }
     }
 }
@@ -170,32 +181,41 @@ mod tests {
     #[test]
     fn a_cooldown_ends_and_is_forgotten() {
         let mut cooldown = Cooldown::default();
-        cooldown.begin(7, at(100));
-        cooldown.begin(7, at(150));
-        cooldown.begin(8, at(120));
+        cooldown.begin(7, at(0), at(100));
+        cooldown.begin(7, at(0), at(150));
+        cooldown.begin(8, at(0), at(120));
         assert_eq!(cooldown.until(7, at(99)), Some(at(150)));
         assert_eq!(cooldown.until(9, at(99)), None);
         assert_eq!((cooldown.until(8, at(120)), cooldown.len()), (None, 1));
         assert_eq!((cooldown.until(7, at(150)), cooldown.len()), (None, 0));
         assert!(cooldown.ends.is_empty());
+        for slot in 0..10_000 {
+            cooldown.begin(slot, at(u64::from(slot)), at(u64::from(slot) + 50));
+        }
+        assert_eq!(cooldown.len(), 50, "nobody asks, and they are forgotten all the same");
     }
 
     #[test]
     fn delta_5_a_poll_is_always_answered_and_an_echo_is_not() {
-        let mut assurances = Assurances::default();
+        let mut assurances = Assurances::new(2);
         for poll in 0..100 {
-            assert!(!assurances.are_enough(7, at(5000 * poll)));
-            assurances.note(7, at(5000 * poll));
+            assert!(!assurances.are_enough(&7, at(5000 * poll)));
+            assurances.note(&7, at(5000 * poll));
         }
-        let mut assurances = Assurances::default();
+        let mut assurances = Assurances::new(2);
         let answered = (0..1000).filter(|echo| {
-            let (now, enough) = (at(50 * echo), assurances.are_enough(7, at(50 * echo)));
+            let (now, enough) = (at(50 * echo), assurances.are_enough(&7, at(50 * echo)));
             if !enough {
-                assurances.note(7, now);
+                assurances.note(&7, now);
             }
             !enough
         });
         assert_eq!(answered.count(), 4 * 13, "four in every four of 50 seconds");
-        assert!(!assurances.are_enough(8, at(0)));
+        assert!(!assurances.are_enough(&8, at(50_000)));
+        assurances.note(&8, at(50_000));
+        assurances.note(&7, at(50_000));
+        assurances.note(&9, at(50_000));
+        assert!(assurances.are_enough(&9, at(50_000)), "no room for a third");
+        assert!(!assurances.are_enough(&8, at(50_000)));
     }
 }

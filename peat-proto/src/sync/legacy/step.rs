@@ -20,7 +20,11 @@ impl Exchange {
         let none = Heads::NONE;
         let ours = match view {
             View::Unreadable | View::Buried(None) => return Step::Hopeless,
-            View::Buried(Some(marker)) => return Step::SayAndSettle(Message::Tombstone((*marker).clone())),
+            View::Buried(Some(marker)) if terms.sends => {
+                return Step::SayAndSettle(Message::Tombstone((*marker).clone()));
+            }
+            // Its marker does not go there: all that can be said is that there is nothing.
+            View::Buried(Some(_)) => return Step::SayAndSettle(Message::Delta(statement(&none))),
             View::Absent => &none,
             View::Cold(document) | View::Stored(document, _) | View::Live(document, _) => &document.offered,
         };
