@@ -59,7 +59,7 @@ fn setup() -> impl Strategy<Value = Setup> {
         prop::sample::select(vec![200_usize, 64 << 10]),
         prop::sample::select(vec![(0_usize, 1_usize), (8 << 10, 4 << 20)]),
         prop::sample::select(vec![0_usize, 400, 64 << 10]),
-        prop::sample::select(vec![16_usize << 20, 2_000, 500]),
+        prop::sample::select(vec![16_usize << 20, 8_000, 4_000]),
     );
     let delays = (
         prop::sample::select(vec![0_u32, 50_000]),

@@ -88,7 +88,9 @@ fn setup(seed: u64, mix: &Mix, rng: &mut Rng) -> Setup {
         cache: pick(rng, &[0, 30_000, 64 << 20, 64 << 20, 64 << 20]),
         frame: pick(rng, &[200, 1 << 10, 64 << 10, 64 << 10]),
         window: pick(rng, &[(0, 1), (0, 300), (1_024, 8 << 10), (8 << 10, 4 << 20), (8 << 10, 4 << 20)]),
-        undurable: pick(rng, &[500, 2_000, 16 << 20, 16 << 20]),
+        // Room for three payloads that wait, or for seven: each counts a kibibyte more than its bytes. With room for one, each
+        // change of a document waits 20 s for the next try of its sender.
+        undurable: pick(rng, &[4_000, 8_000, 16 << 20, 16 << 20]),
         inline: pick(rng, &[0, 400, 2_000, 64 << 10, 64 << 10]),
         job: pick(rng, &[0, 0, 20_000, 2_000_000]),
         lazy: pick(rng, &[0, 0, 2_000, 200_000]),
