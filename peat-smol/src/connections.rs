@@ -106,7 +106,7 @@ impl Connections {
     /// Accepts a caller, unless there are too many already. Nothing is kept of those that are turned away.
     fn caller(&mut self, incoming: Incoming, serving: bool, socket: SocketId, sockets: &mut Sockets, now: Instant) {
         let handshakes = self.handshakes();
-        let crowded = handshakes >= limits::MAX_HANDSHAKES || self.all.len() >= limits::MAX_CONNECTIONS;
+        let crowded = handshakes >= limits::MAX_HANDSHAKES || self.guests() >= limits::MAX_CONNECTIONS;
         if !serving || crowded {
             count(&self.counters.refused);
             let transmit = self.endpoint.refuse(incoming, &mut self.packets);
@@ -311,6 +311,16 @@ impl Connections {
     /// The next time at which something is due.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         [self.deadlines.first(), self.dials.deadline()].into_iter().flatten().min()
+    }
+
+    /// Connections that callers count against: our own attempts to reach peers, which are bounded elsewhere, keep nobody out.
+    fn guests(&self) -> usize {
+        let counts = |connection: &&Connection| match connection.phase {
+            Phase::Dialling => false,
+            Phase::Accepting(_) | Phase::Up(_) => true,
+            Phase::Closing => connection.quic.side().is_server(),
+        };
+        self.all.values().filter(counts).count()
     }
 
     fn handshakes(&self) -> usize {

@@ -127,7 +127,7 @@ impl World {
             lamport: any(value),
             by: ["0", "somebody else", "~"][value as usize / 25 % 3].to_owned(),
             reason: None,
-            direction: if value / 75 % 2 == 0 { Direction::Bidirectional } else { Direction::SystemWide },
+            direction: if (value / 75).is_multiple_of(2) { Direction::Bidirectional } else { Direction::SystemWide },
         };
         self.fired.count(Fault::FieldedForgery);
         self.forged(doc);

@@ -1,9 +1,10 @@
 //! Datagrams of strangers: whatever they are, the state they leave is bounded and peers are served.
 
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, UdpSocket};
 
 use peat_node::proto::policy::Class;
-use peat_node::proto::{Lane, Wire};
+use peat_node::proto::{Lane, PeerId, Wire};
 use peat_node::transport::bench::Seen;
 use peat_node::transport::{Outgoing, limits};
 
@@ -12,6 +13,7 @@ use crate::side::{Adapter, Conn, Kind, Side, bare, pair, rogue, within};
 crate::over_kinds! {
     a_flood_of_first_packets_leaves_bounded_state_and_peers_served,
     garbage_and_mangled_packets_harm_nobody,
+    many_silent_peers_keep_no_caller_out,
 }
 
 fn socket() -> UdpSocket {
@@ -67,6 +69,32 @@ async fn first_packets(to: &Side, count: usize) -> Vec<Vec<u8>> {
     }
     endpoint.close().await;
     packets
+}
+
+/// A node that looks for more silent peers than it may have connections took no caller any more.
+async fn many_silent_peers_keep_no_caller_out(kind: Kind) {
+    let silent = socket();
+    let nowhere = silent.local_addr().expect("bound");
+    let seeker = Side::new(kind, 1).await;
+    for peer in 0..limits::MAX_CONNECTIONS as u64 + 10 {
+        let mut seed = [7; 32];
+        seed[..8].copy_from_slice(&peer.to_be_bytes());
+        let id = *iroh::SecretKey::from_bytes(&seed).public().as_bytes();
+        seeker.dial(PeerId(id), vec![nowhere]);
+    }
+    // The last of them is on its way once a packet of each has come.
+    let mut callers = BTreeSet::new();
+    let mut packet = [0; 2048];
+    while callers.len() <= limits::MAX_CONNECTIONS {
+        let (length, _) = silent.recv_from(&mut packet).expect("bound");
+        if length > 14 && packet[0] & 0x80 != 0 {
+            callers.insert(packet[5..14].to_vec());
+        }
+    }
+    let caller = Side::new(Kind::Udp, 2).await;
+    caller.dial(seeker.id, seeker.adapter.addrs().to_vec());
+    let (called, calling) = (caller.connected().await, seeker.connected().await);
+    served((&caller, &called), (&seeker, &calling), "here").await;
 }
 
 async fn a_flood_of_first_packets_leaves_bounded_state_and_peers_served(kind: Kind) {
