@@ -334,3 +334,42 @@ fn a_flood_of_deletions_is_passed_on_to_the_last() {
     }
     assert_eq!(told.len(), 500);
 }
+
+#[test]
+fn a_marker_is_passed_on_by_its_direction_and_not_to_whom_it_came_from() {
+    let third = PeerId([7; 32]);
+    let all = [
+        (Kin::Parent, Spread::Upward, true),
+        (Kin::Child, Spread::Upward, false),
+        (Kin::Child, Spread::Downward, true),
+        (Kin::Parent, Spread::Downward, false),
+        (Kin::Sibling, Spread::Bidirectional, true),
+        (Kin::Child, Spread::SystemWide, true),
+    ];
+    for ((kin, spread, passes), batched) in all.into_iter().flat_map(|case| [(case, false), (case, true)]) {
+        let mut config = config(Auth::Admission);
+        let mut policy = config.policy.of_collection("notes");
+        policy.deletion = Deletion::Tombstone { retention: SECOND };
+        config.policy.set("notes", policy);
+        config.family = Family { kin: [(third, kin)].into(), others: Kin::Other };
+        let mut stage = Stage::serving_with(config);
+        stage.input(Input::Connected { conn: ConnId(2), peer: third, link: link(Role::Accepted) });
+        stage.put("notes:1", "x", 1);
+        stage.pass(SECOND);
+        stage.addressed.clear();
+        let marker = tombstone("notes:1", 5, spread);
+        if batched {
+            let mut batch = TombstoneBatchBuilder::new(4096);
+            assert!(batch.push(&marker));
+            stage.feed(&batch.frame());
+        } else {
+            stage.feed(&marker.frame());
+        }
+        stage.pass(SECOND);
+        let told: Vec<ConnId> =
+            stage.addressed.iter().filter(|(_, bytes)| bytes.len() > 9).map(|(to, _)| *to).collect();
+        let expected: &[ConnId] = if passes { &[ConnId(2)] } else { &[] };
+        assert_eq!(told, expected, "{spread:?} to a {kin:?}, batched: {batched}");
+        assert_eq!(stage.names(), [""; 0]);
+    }
+}

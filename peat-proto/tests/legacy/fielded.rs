@@ -31,6 +31,8 @@ pub struct Stage {
     pub events: Vec<Event>,
     /// What the node sent and nobody has looked at.
     pub sent: VecDeque<(Lane, Bytes)>,
+    /// On which connection each frame went that was ever sent.
+    pub addressed: Vec<(ConnId, Bytes)>,
     pub replies: Vec<(StreamId, Bytes, bool)>,
     pub stopped: Vec<(StreamId, CloseCode)>,
     pub closed: Vec<(ConnId, CloseCode)>,
@@ -76,6 +78,7 @@ impl Stage {
             now,
             events: Vec::new(),
             sent: VecDeque::new(),
+            addressed: Vec::new(),
             replies: Vec::new(),
             stopped: Vec::new(),
             closed: Vec::new(),
@@ -175,6 +178,7 @@ impl Stage {
                 Output::Send { conn, lane, frame } => {
                     let bytes_left = if self.stalls { 0 } else { frame.len() };
                     self.node.handle(self.now, Input::Sent { conn, bytes: bytes_left });
+                    self.addressed.push((conn, frame.clone()));
                     self.sent.push_back((lane, frame));
                 }
             }

@@ -67,7 +67,7 @@ fn buried(stage: &mut Stage) -> String {
 
 #[test]
 fn every_key_of_a_collection_has_an_effect_on_the_running_node() {
-    let cases: [Case; 8] = [
+    let cases: [Case; 9] = [
         Case {
             change: |policy| policy.class = Class::Critical,
             look: written,
@@ -76,6 +76,12 @@ fn every_key_of_a_collection_has_an_effect_on_the_running_node() {
         },
         Case {
             change: |policy| policy.mode = Mode::Latest,
+            look: written,
+            before: "Delta Once(Bulk)",
+            after: "Snapshot Once(Bulk)",
+        },
+        Case {
+            change: |policy| policy.mode = Mode::Windowed(60),
             look: written,
             before: "Delta Once(Bulk)",
             after: "Snapshot Once(Bulk)",
@@ -233,4 +239,38 @@ fn the_shares_that_are_set_are_kept_while_two_classes_wait() {
     assert!(fielded <= 15, "the least important of 40 to 2 got {fielded} %");
     let set = part(Some([10, 20, 20, 20, 30]));
     assert!((65..=80).contains(&set), "three quarters were set, {set} % went");
+}
+
+#[test]
+fn the_push_at_connect_begins_with_the_most_urgent_class_and_in_it_with_the_cheap_mode() {
+    let mut config = config(Auth::Admission);
+    for (collection, class, mode) in [
+        ("a_late", Class::Low, Mode::Full),
+        ("b_late", Class::Low, Mode::Latest),
+        ("c_soon", Class::High, Mode::Full),
+        ("d_soon", Class::High, Mode::Windowed(60)),
+    ] {
+        let mut policy = config.policy.of_collection(collection);
+        (policy.class, policy.mode) = (class, mode);
+        config.policy.set(collection, policy);
+    }
+    let mut stage = Stage::new(config);
+    for n in 0..3 {
+        for collection in ["a_late", "b_late", "c_soon", "d_soon"] {
+            stage.put(&format!("{collection}:{n}"), "x", n);
+        }
+    }
+    stage.connect(CONN, Role::Accepted);
+    stage.pass(SECOND);
+    let mut order: Vec<String> = Vec::new();
+    for (_, name, _) in stage.take_frames().iter().flat_map(contents) {
+        let collection = name.split(':').next().expect("a collection").to_owned();
+        if order.last() != Some(&collection) {
+            order.push(collection);
+        }
+    }
+    // Between classes the shares decide when the next begins.
+    let first = |collection: &str| order.iter().position(|it| it == collection).expect("it is pushed");
+    assert_eq!(first("d_soon"), 0, "{order:?}");
+    assert!(first("d_soon") < first("c_soon") && first("b_late") < first("a_late"), "{order:?}");
 }

@@ -23,8 +23,8 @@ impl Exchange {
             View::Buried(Some(marker)) if terms.sends => {
                 return Step::SayAndSettle(Message::Tombstone((*marker).clone()));
             }
-            // Its marker does not go there: all that can be said is that there is nothing.
-            View::Buried(Some(_)) => return Step::SayAndSettle(Message::Delta(statement(&none))),
+            // Its marker does not go there: all that can be said, to who asks, is that there is nothing.
+            View::Buried(Some(_)) => return self.settle(&none),
             View::Absent => &none,
             View::Cold(document) | View::Stored(document, _) | View::Live(document, _) => &document.offered,
         };
