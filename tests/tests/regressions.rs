@@ -659,3 +659,42 @@ fn of_a_document_that_nobody_has_there_is_no_endless_talk() {
     ];
     assert_eq!(run(&setup, &steps).violation, None);
 }
+
+/// A document was given up, then there was no room for what a peer sent of it; when the first was over, it waited for the end
+/// of the second, and nothing told it.
+#[test]
+fn what_was_given_up_and_put_off_is_tried_again() {
+    use peat_tests::legacy::Family::{HostRuntime, NodeBinary};
+    use peat_tests::world::Step::FieldedEdit;
+    let setup = Setup {
+        legacy: 100,
+        fielded: vec![
+            Fielded { family: HostRuntime, old: true, later: true, disk: false, dials: true },
+            Fielded { family: NodeBinary, old: true, later: false, disk: true, dials: false },
+        ],
+        undurable: 2000,
+        ..Setup::quiet(870090, 3, 10)
+    };
+    let steps = [
+        Advance { ms: 386 },
+        Edit { node: 2, doc: 1, kind: 2, value: 4124517536 },
+        Advance { ms: 510 },
+        FailWrites { node: 2, count: 34 },
+        Advance { ms: 295 },
+        FieldedEdit { peer: 114, doc: 14485, value: 3778964948 },
+        Advance { ms: 336 },
+        FieldedEdit { peer: 19, doc: 42031, value: 539213718 },
+        FailLoads { node: 2, count: 16 },
+        Advance { ms: 859 },
+        FieldedEdit { peer: 164, doc: 20921, value: 4200106898 },
+        Evict { node: 2 },
+        Edit { node: 1, doc: 2, kind: 9, value: 1686197095 },
+        Advance { ms: 997 },
+        Edit { node: 0, doc: 2, kind: 8, value: 830529389 },
+        Advance { ms: 538 },
+        FieldedEdit { peer: 176, doc: 6852, value: 1915899050 },
+        Advance { ms: 485 },
+        Edit { node: 0, doc: 2, kind: 4, value: 70842781 },
+    ];
+    assert_eq!(run(&setup, &steps).violation, None);
+}

@@ -290,6 +290,8 @@ impl Exchange {
 
     /// Tries again what was given up.
     pub(crate) fn unpark(&mut self) {
+        // What there was no room for while it was parked waits no longer either.
+        self.stop_waiting();
         (self.rung, self.parked, self.question) = (Rung::Normal, None, None);
         self.initiates = true;
     }
