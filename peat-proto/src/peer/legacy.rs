@@ -41,7 +41,7 @@ const MOST_UNSURE: usize = 4096;
 /// Documents that neither side has and that a peer is told so about, within a few seconds: names of up to 512 bytes.
 const MOST_DENIED: usize = 1024;
 
-/// Streams that are remembered as stopped until they end. Their senders may not have heard of it.
+/// Streams that are remembered as stopped, the newest ones: their senders may not have heard of it. A number comes once.
 const MOST_SHUT: usize = 256;
 
 /// Age at which a connection that we dialled to a fielded peer is begun anew: all documents are compared then, some 100
@@ -109,7 +109,7 @@ pub(crate) struct Conn {
     pub(crate) has_lost: bool,
     /// There was no room to follow a document; everything is told anew when there is.
     missed: bool,
-    /// Streams that are read no more, and have not ended.
+    /// Streams that are read no more.
     shut: BTreeSet<StreamId>,
     /// The last event said that nothing is left to say.
     pub(crate) level: bool,
@@ -232,9 +232,9 @@ impl Conn {
         self.shut.insert(stream);
     }
 
-    /// Whether a stream is read no more. If it has `ended`, it is forgotten.
-    pub(crate) fn is_shut(&mut self, stream: StreamId, ended: bool) -> bool {
-        if ended { self.shut.remove(&stream) } else { self.shut.contains(&stream) }
+    /// Whether a stream is read no more.
+    pub(crate) fn is_shut(&self, stream: StreamId) -> bool {
+        self.shut.contains(&stream)
     }
 
     /// Other rules hold: what could not be agreed on under those before is forgotten, and everything is told anew that the

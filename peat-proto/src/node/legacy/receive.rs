@@ -67,8 +67,9 @@ impl Node {
         let most = self.config.legacy.as_ref().map_or(0, |legacy| legacy.max_streams);
         let pause = holds || self.docs.is_behind(1);
         let Some(conn) = self.legacy.conns.get_mut(&id) else { return };
-        if conn.is_shut(stream, fin) {
-            return self.legacy_consume(id, stream, bytes.len());
+        if conn.is_shut(stream) {
+            // Its credit is not given back, so it cannot go on for long.
+            return;
         }
         if !conn.inlets.contains_key(&stream) && conn.inlets.len() >= most {
             // Its credit is not given back, so it cannot go on for long even if it ignores this.
@@ -229,7 +230,6 @@ impl Node {
         if !conn.is_serving() && stream == first {
             return self.legacy_prove(id, stream, |handshake| handshake.received(now, &[], true));
         }
-        let _ = conn.is_shut(stream, true);
         conn.has_lost |= stream.is_bidirectional();
         self.legacy_forget(id, stream);
     }
