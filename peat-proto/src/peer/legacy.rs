@@ -41,6 +41,10 @@ const MOST_UNSURE: usize = 4096;
 /// Documents that neither side has and that a peer is told so about, within a few seconds: names of up to 512 bytes.
 const MOST_DENIED: usize = 1024;
 
+/// Hashes that are kept because the other side named them, in all exchanges: 2 MiB, 16 for each of 4,096 documents. One
+/// message may name a thousand heads.
+const MOST_NAMES: usize = 65_536;
+
 /// Streams that are remembered as stopped, the newest ones: their senders may not have heard of it. A number comes once.
 const MOST_SHUT: usize = 256;
 
@@ -81,6 +85,8 @@ pub(crate) struct Conn {
     pub(crate) equal: Bits,
     /// Documents that are followed one by one.
     pub(crate) exchanges: BTreeMap<DocId, Exchange>,
+    /// Hashes that they keep because the other side named them.
+    pub(crate) names: usize,
     /// Which of them have an answer to give, and which something of our own: intents, not bytes.
     pub(crate) answers: [BTreeMap<u64, DocId>; 5],
     pub(crate) pushes: [BTreeMap<u64, DocId>; 5],
@@ -168,6 +174,7 @@ impl Conn {
             overhang: BTreeMap::new(),
             equal: Bits::default(),
             exchanges: BTreeMap::new(),
+            names: 0,
             answers: Default::default(),
             pushes: Default::default(),
             next_age: 0,
@@ -218,7 +225,7 @@ impl Conn {
 
     /// Tells everything anew if something was left out, no push is under way, and there is room.
     pub(crate) fn make_up(&mut self, most: usize) {
-        if self.missed && self.push.is_none() && self.exchanges.len() <= most / 2 {
+        if self.missed && self.push.is_none() && self.exchanges.len() <= most / 2 && self.names <= MOST_NAMES / 2 {
             self.missed = false;
             self.begin_push();
         }
@@ -273,7 +280,33 @@ impl Conn {
             self.end_exchange(class(&parked), &parked);
         }
         self.level = false;
-        Some(self.exchanges.entry(doc.clone()).or_insert_with(begin))
+        Some(self.exchanges.entry(doc.clone()).or_insert_with(|| {
+            let exchange = begin();
+            self.names += exchange.names();
+            exchange
+        }))
+    }
+
+    /// Whether an exchange may keep so many hashes that the other side names. What is parked gives way.
+    pub(crate) fn has_room_for(&mut self, doc: &DocId, names: usize, class: impl Fn(&DocId) -> Class) -> bool {
+        let without = |conn: &Self| conn.names.saturating_sub(conn.exchanges.get(doc).map_or(0, Exchange::names));
+        if without(self) + names > MOST_NAMES {
+            self.missed = true;
+            let parked = self.exchanges.iter().filter(|(parked, exchange)| exchange.is_parked() && *parked != doc);
+            for doc in parked.map(|(doc, _)| doc.clone()).collect::<Vec<_>>() {
+                self.end_exchange(class(&doc), &doc);
+            }
+        }
+        without(self) + names <= MOST_NAMES
+    }
+
+    /// Moves an exchange on, and keeps count of what it keeps.
+    pub(crate) fn follow<T>(&mut self, doc: &DocId, step: impl FnOnce(&mut Exchange) -> T) -> Option<T> {
+        let exchange = self.exchanges.get_mut(doc)?;
+        let before = exchange.names();
+        let outcome = step(exchange);
+        self.names = (self.names + exchange.names()).saturating_sub(before);
+        Some(outcome)
     }
 
     /// Puts an exchange into the queue for answers, or for pushes if it says something of its own accord.
@@ -347,6 +380,7 @@ impl Conn {
     /// Forgets an exchange and everything that hangs on it.
     pub(crate) fn end_exchange(&mut self, class: Class, doc: &DocId) {
         let Some(exchange) = self.exchanges.remove(doc) else { return };
+        self.names = self.names.saturating_sub(exchange.names());
         self.watch.end(doc);
         if let Some(age) = exchange.queued {
             self.answers[class.index()].remove(&age);

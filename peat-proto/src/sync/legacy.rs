@@ -65,8 +65,8 @@ pub(crate) struct Exchange {
     parks: u32,
     /// Our heads when the whole document was last sent by the ladder: the same is not sent twice.
     whole: Option<Heads>,
-    /// Both heads when the document was parked.
-    parked: Option<(Heads, Option<Heads>)>,
+    /// Our heads when the document was parked; theirs have not moved since.
+    parked: Option<Heads>,
     /// The place in the connection's queue, if it has something to say.
     pub(crate) queued: Option<u64>,
     /// What we have to say is our own initiative, not an answer.
@@ -187,6 +187,21 @@ impl Exchange {
 
     pub(crate) fn is_parked(&self) -> bool {
         self.parked.is_some()
+    }
+
+    /// Hashes that are kept because the other side named them.
+    pub(crate) fn names(&self) -> usize {
+        let theirs = self.theirs.as_ref().map_or(0, Heads::len);
+        theirs + self.named.len() + self.hints.len() + self.need.len()
+    }
+
+    /// How many they are at most once this was heard.
+    pub(crate) fn names_after(&self, delta: &Delta) -> usize {
+        let theirs = self.theirs.as_ref().map_or(&[][..], Heads::as_slice);
+        let before = if theirs == delta.heads { 0 } else { theirs.len() };
+        let hints: usize = delta.have.iter().map(|have| have.last_sync.len()).sum();
+        let short = [self.named.len() + before, hints, delta.need.len()];
+        delta.heads.len() + short.iter().map(|len| len.min(&MAX_COMMON)).sum::<usize>()
     }
 
     /// Takes in what the other side said, given what we have. True if it may be answered: it is equal, or brought news.

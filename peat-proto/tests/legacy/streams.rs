@@ -350,6 +350,38 @@ fn delta_9_a_peer_that_names_many_documents_costs_a_bounded_number_of_them() {
 }
 
 #[test]
+fn delta_9_a_peer_that_names_a_thousand_heads_of_each_document_costs_a_bounded_number_of_them() {
+    let mut stage = Stage::serving();
+    let named = |n: u32| {
+        let head = |at: u32| {
+            let mut hash = [0; 32];
+            hash[..8].copy_from_slice(&(u64::from(n) << 32 | u64::from(at)).to_be_bytes());
+            automerge::ChangeHash(hash)
+        };
+        let delta = Delta { heads: (0..1024).map(head).collect(), have: vec![Default::default()], ..Delta::default() };
+        frame(Label::Delta(&doc(&format!("notes:{n}"))), &delta.encode())
+    };
+    for n in 0..100 {
+        stage.feed(&named(n));
+        stage.sent.clear();
+    }
+    assert_eq!(stage.node.stats().legacy.crowded, 100 - 64, "65,536 of them are kept");
+    // Said of the same documents again, they take no more room.
+    for n in 0..64 {
+        stage.feed(&named(n));
+        stage.sent.clear();
+    }
+    assert_eq!(stage.node.stats().legacy.crowded, 100 - 64);
+    // There is room again when it says what is usual.
+    for n in 0..64 {
+        let delta = Delta { have: vec![Default::default()], ..Delta::default() };
+        stage.feed(&frame(Label::Delta(&doc(&format!("notes:{n}"))), &delta.encode()));
+    }
+    stage.feed(&named(99));
+    assert_eq!(stage.node.stats().legacy.crowded, 100 - 64);
+}
+
+#[test]
 fn stat_1_and_stat_2_every_outcome_moves_its_counter_and_bytes_count_once() {
     let mut stage = Stage::serving();
     let stats = |stage: &Stage| stage.node.stats();

@@ -4,6 +4,7 @@ use crate::check::Violation;
 use crate::node::Node;
 use crate::peer::legacy::Conn;
 use crate::policy::Class;
+use crate::sync::legacy::Exchange;
 
 impl Node {
     pub(in crate::node) fn check_legacy(&self) -> Result<(), Violation> {
@@ -20,6 +21,8 @@ impl Node {
         let rule = |holds, rule| Violation::of_conn(holds, rule, conn.id, None);
         let most = self.config.legacy.as_ref().map_or(0, |legacy| legacy.max_streams);
         rule(conn.exchanges.len() <= self.config.max_exchanges, "exchanges stay within their number")?;
+        let names = conn.exchanges.values().map(Exchange::names).sum::<usize>();
+        rule(conn.names == names, "names are counted")?;
         rule(conn.inlets.len() <= most, "streams stay within their number")?;
         rule(conn.is_serving() || conn.exchanges.is_empty(), "documents flow only to the admitted")?;
         rule(conn.equal.len() <= u64::from(self.docs.slots()), "equal documents are known documents")?;

@@ -42,13 +42,19 @@ impl Node {
             conn.equal.remove(slot);
         }
         let docs = &self.docs;
-        let Some(exchange) = conn.exchange(doc, |doc| docs.class(doc), most, Exchange::unknown) else {
+        let blank = Exchange::unknown();
+        let names = conn.exchanges.get(doc).unwrap_or(&blank).names_after(&delta);
+        let has_room = conn.has_room_for(doc, names, |doc| docs.class(doc))
+            && conn.exchange(doc, |doc| docs.class(doc), most, Exchange::unknown).is_some();
+        let heard = |exchange: &mut Exchange| {
+            exchange.came = hops.or(exchange.came);
+            exchange.heard(&delta, &ours)
+        };
+        let Some(may_answer) = has_room.then(|| conn.follow(doc, heard)).flatten() else {
             self.stats.legacy.crowded += 1;
             conn.has_lost = true;
             return;
         };
-        let may_answer = exchange.heard(&delta, &ours);
-        exchange.came = hops.or(exchange.came);
         conn.trim_timer(doc);
         if delta.changes.is_empty() {
             // What is not taken, and a deletion that is not told, keep the two unequal, and it has an answer to every word. It
@@ -126,9 +132,11 @@ impl Node {
                 if let Some(heads) = heads {
                     // Who pushes snapshots hears of what it lacks by a push.
                     exchange.initiates |= heads != ours;
-                    exchange.heard_snapshot(heads);
+                    if conn.has_room_for(doc, heads.len(), |doc| docs.class(doc)) {
+                        conn.follow(doc, |exchange| exchange.heard_snapshot(heads));
+                    }
                 }
-                let initiates = exchange.initiates;
+                let initiates = conn.exchanges.get(doc).is_some_and(|exchange| exchange.initiates);
                 conn.trim_timer(doc);
                 match docs.get(doc).filter(|_| initiates) {
                     Some(document) => {

@@ -205,9 +205,9 @@ impl Node {
         let cooldown = self.config.legacy.as_ref().map(|legacy| legacy.cooldown).unwrap_or_default();
         let slot = self.docs.get(doc).map(|document| document.slot);
         let conn = self.legacy.conns.get_mut(&id)?;
-        let exchange = conn.exchanges.get_mut(doc)?;
-        let initiates = exchange.initiates;
-        let step = exchange.step(&self.docs.view(doc), &terms);
+        let initiates = conn.exchanges.get(doc)?.initiates;
+        let view = self.docs.view(doc);
+        let step = conn.follow(doc, |exchange| exchange.step(&view, &terms))?;
         if initiates && let (Step::Say { .. } | Step::SayAndSettle(_), Some(slot)) = (&step, slot) {
             conn.cooldown.begin(slot, self.now.mono, self.now.mono + cooldown);
         }

@@ -59,7 +59,7 @@ impl Exchange {
         if theirs == *ours && self.named.is_empty() {
             return self.settle(ours);
         }
-        if self.parked.as_ref().is_some_and(|(mine, its)| mine == ours && its.as_ref() == Some(&theirs)) {
+        if self.parked.as_ref() == Some(ours) {
             return Step::Wait;
         }
         match self.rung {
@@ -269,7 +269,7 @@ impl Exchange {
     pub(super) fn park(&mut self, ours: &Heads) -> Step {
         self.asked = false;
         self.parks = self.parks.saturating_add(1);
-        self.parked = Some((ours.clone(), self.theirs.clone()));
+        self.parked = Some(ours.clone());
         Step::Park
     }
 
