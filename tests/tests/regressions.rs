@@ -3,8 +3,8 @@
 
 use peat_tests::legacy::{Dialect, Family};
 use peat_tests::world::Step::{
-    Advance, Connect, Crash, Cut, Delete, Disconnect, Duplicate, Edit, Evict, FailLoads, FailWrites, Heal, Open,
-    Partition, Reboot, Squeeze,
+    Advance, Connect, Crash, Cut, Delete, Deliver, Disconnect, Drop, Duplicate, Edit, Evict, FailLoads, FailWrites,
+    Heal, Open, Partition, Reboot, Squeeze,
 };
 use peat_tests::world::{Fault, Fielded, Habit, Profile, Setup, Step, Topology, World, run};
 
@@ -695,6 +695,38 @@ fn what_was_given_up_and_put_off_is_tried_again() {
         FieldedEdit { peer: 176, doc: 6852, value: 1915899050 },
         Advance { ms: 485 },
         Edit { node: 0, doc: 2, kind: 4, value: 70842781 },
+    ];
+    assert_eq!(run(&setup, &steps).violation, None);
+}
+
+/// It went on losing what little was said, and one edit cost 49 frames instead of 32 at most.
+#[test]
+fn a_burst_of_losses_ends_when_its_path_is_calmed() {
+    let setup = Setup {
+        topology: Topology::Line,
+        datagram: 100,
+        profile: Profile::TACTICAL,
+        disk: 100000,
+        ..Setup::quiet(2095075, 3, 1)
+    };
+    let steps = [
+        FailWrites { node: 2, count: 88 },
+        Advance { ms: 387 },
+        Deliver { packet: 50691 },
+        FailWrites { node: 1, count: 61 },
+        Advance { ms: 7714 },
+        FailWrites { node: 0, count: 249 },
+        Disconnect { conn: 46 },
+        Edit { node: 0, doc: 0, kind: 1, value: 904652546 },
+        Advance { ms: 8188 },
+        Edit { node: 0, doc: 0, kind: 5, value: 2551304666 },
+        Advance { ms: 158 },
+        Partition { side: 3339623762 },
+        Advance { ms: 480 },
+        Heal,
+        Advance { ms: 556 },
+        Drop { packet: 36581 },
+        Advance { ms: 1567 },
     ];
     assert_eq!(run(&setup, &steps).violation, None);
 }

@@ -18,10 +18,6 @@ use super::{Setup, World};
 /// 30 s (`retry_max`). All links wait at the same time, so more hops add next to nothing: 9 s are left for them.
 const PATIENCE: u64 = 150_000_000;
 
-/// What datagrams add that go on being lost, up to every other one: a question and its answer both arrive one time in four, so
-/// that 48 tries, 30 s apart, are all in vain once in a million.
-const PATIENCE_LOSSY: u64 = 48 * 30_000_000;
-
 /// What the legacy wire adds: four words in vain, 30 s each and a quarter of it for jitter; a document that was given up rests
 /// for 300 s, with its jitter 375 s; and what a fielded peer does not know to be lost comes with the next connection, which is
 /// 300 s away at most.
@@ -281,12 +277,10 @@ impl World {
     }
 
     fn patience(&self) -> u64 {
-        let when = |applies: bool, adds: u64| if applies { adds } else { 0 };
         if self.setup.stormy {
             return PATIENCE_STORMY;
         }
-        let lossy = self.setup.datagram > 0 && self.setup.profile.loss > 0;
-        PATIENCE + when(self.has_legacy(), PATIENCE_LEGACY) + when(lossy, PATIENCE_LOSSY)
+        PATIENCE + if self.has_legacy() { PATIENCE_LEGACY } else { 0 }
     }
 
     fn has_legacy(&self) -> bool {

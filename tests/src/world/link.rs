@@ -126,6 +126,11 @@ impl Path {
         }
     }
 
+    /// Is like this from now on; a burst of losses under way ends.
+    pub(crate) fn become_like(&mut self, profile: Profile) {
+        (self.profile, self.bursting) = (profile, false);
+    }
+
     /// A frame on an ordered-reliable connection: losses make it late.
     pub(crate) fn carry(&mut self, now: Time, bytes: usize, rng: &mut Rng, fired: &mut Fired) -> Fate {
         let departs = self.serialise(now, bytes);
@@ -229,5 +234,16 @@ mod tests {
         assert_eq!(first.arrives, Some(Time::from_micros(1_080_000)));
         let second = path.throw(Time::ZERO, 32_000, &mut rng, &mut fired);
         assert_eq!((second.arrives, fired.of(Fault::TailDrop)), (None, 1));
+    }
+
+    #[test]
+    fn a_path_that_has_become_calm_loses_nothing_more() {
+        let mut path = Path::new(Profile { burst: 10_000, ..Profile::LAN });
+        let (mut rng, mut fired) = (Rng::new([1; 32]), Fired::default());
+        let mut lost =
+            |path: &mut Path| (0..100).any(|_| path.throw(Time::ZERO, 1, &mut rng, &mut fired).arrives.is_none());
+        assert!(lost(&mut path) && path.bursting);
+        path.become_like(path.profile.calm());
+        assert!(!lost(&mut path));
     }
 }

@@ -94,7 +94,7 @@ impl Net {
     pub(crate) fn set_profiles(&mut self, change: impl Fn(Profile) -> Profile) {
         self.profile = change(self.profile);
         for path in self.paths.values_mut() {
-            path.profile = change(path.profile);
+            path.become_like(change(path.profile));
         }
     }
 
