@@ -11,7 +11,7 @@ mod adapters {
     pub(crate) mod stage;
 }
 
-use adapters::{path, side, stage};
+use adapters::{hostile, path, side, stage};
 
 /// Runs tests of two sides over every pair of adapters, the dialling one first; those behind `plain` without a runtime.
 macro_rules! over_pairs {

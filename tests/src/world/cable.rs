@@ -19,7 +19,8 @@ impl World {
         if self.life(from) != life {
             return;
         }
-        if self.is_up(to) && !self.net.is_cut(from, to) && !self.net.is_cut(to, from) {
+        let there = self.is_up(to) && !self.net.hidden.contains(&to);
+        if there && !self.net.is_cut(from, to) && !self.net.is_cut(to, from) {
             return self.connect(from, to);
         }
         self.fired.count(Fault::DialFailed);

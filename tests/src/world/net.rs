@@ -58,6 +58,8 @@ pub(crate) struct Net {
     pub(crate) datagram: BTreeSet<(usize, usize)>,
     /// Pairs, lower number first, that speak the legacy wire with each other.
     pub(crate) legacy: BTreeSet<(usize, usize)>,
+    /// Members that are no longer where the others look for them.
+    pub(crate) hidden: BTreeSet<usize>,
     paths: BTreeMap<(usize, usize), Path>,
     profile: Profile,
     next_conn: u64,
@@ -72,6 +74,7 @@ impl Net {
             packets: BTreeMap::new(),
             datagram: BTreeSet::new(),
             legacy: BTreeSet::new(),
+            hidden: BTreeSet::new(),
             paths: BTreeMap::new(),
             profile,
             next_conn: 0,

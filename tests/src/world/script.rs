@@ -2,10 +2,12 @@
 
 use automerge::transaction::Transaction;
 use automerge::{Automerge, AutomergeError};
-use peat_proto::{DocId, Input, Listing, SyncId, SyncOutcome, SyncRequest, Which, Wire};
+use bytes::Bytes;
+use peat_proto::{ConnId, DocId, Input, Lane, Listing, Role, StreamId, SyncId, SyncOutcome, SyncRequest, Which, Wire};
 
 use super::World;
 use super::setup::peer;
+use super::verdict::Fault;
 
 /// Longer than any disk of a quiet world takes, in microseconds.
 const MOMENT: u64 = 20_000;
@@ -115,6 +117,36 @@ impl World {
             self.mend(member, other);
             self.mend(other, member);
         }
+    }
+
+    /// From here on nobody finds a member where it was; it finds the others.
+    pub fn hide(&mut self, member: usize) {
+        self.net.hidden.insert(member);
+    }
+
+    /// A member looks for somebody at the address of another, who proves another key there: transports know that before
+    /// either node hears of the other, and report a dial that failed. Whether it came to that.
+    pub fn seek(&mut self, from: usize, to: usize) -> bool {
+        let nobody = peer(self.setup.members());
+        let (failed, reachable) = (self.fired.of(Fault::DialFailed), self.is_up(to));
+        self.input(from, Input::Want { peer: nobody, invitation: None });
+        self.pass(MOMENT);
+        reachable && self.fired.of(Fault::DialFailed) > failed
+    }
+
+    /// A member is handed what belongs to no connection.
+    pub fn pelt(&mut self, member: usize) {
+        let (conn, stream) = (ConnId(u64::MAX), StreamId::new(0, Role::Dialled, false));
+        for len in [0, 1, 7, 1_200, 65_000] {
+            for fill in [0x00, 0x40, 0x80, 0xff] {
+                let bytes = Bytes::from(vec![fill; len]);
+                self.input(member, Input::Received { conn, stream, bytes, fin: fill == 0xff });
+            }
+        }
+        self.input(member, Input::Reset { conn, stream });
+        self.input(member, Input::Stopped { conn, lane: Lane::Control });
+        self.input(member, Input::Disconnected { conn, code: Some(7) });
+        self.pass(MOMENT);
     }
 
     /// Whether a member says that it and another are level.

@@ -42,10 +42,10 @@ async fn served(near: (&Side, &Conn), far: (&Side, &Conn), word: &'static str) {
     }
 }
 
-/// The first packets that `count` dials to this side would send, caught on their way.
-async fn first_packets(to: &Side, count: usize) -> Vec<Vec<u8>> {
+/// The first packets that `count` dials to a node would send, caught on their way.
+pub(crate) async fn first_packets(to: PeerId, count: usize) -> Vec<Vec<u8>> {
     let sink = tokio::net::UdpSocket::bind("127.0.0.1:0").await.expect("loopback is there");
-    let id = iroh::EndpointId::from_bytes(to.id.as_bytes()).expect("a key");
+    let id = iroh::EndpointId::from_bytes(to.as_bytes()).expect("a key");
     let addr = iroh::EndpointAddr::new(id).with_ip_addr(sink.local_addr().expect("bound"));
     let endpoint = bare(8).await;
     let mut packets: Vec<Vec<u8>> = Vec::new();
@@ -100,7 +100,7 @@ async fn many_silent_peers_keep_no_caller_out(kind: Kind) {
 async fn a_flood_of_first_packets_leaves_bounded_state_and_peers_served(kind: Kind) {
     let ((dialler, dialled), (listener, accepted)) = pair(Kind::Udp, kind).await;
     let target = listener.adapter.addrs()[0];
-    let packets = first_packets(&listener, 100).await;
+    let packets = first_packets(listener.id, 100).await;
     // As many callers as packets, and then the same under other connection ids and from other ports: the keys follow from
     // the id, so those cost a decryption and no more.
     let sockets: Vec<UdpSocket> = packets.iter().map(|_| socket()).collect();
@@ -136,7 +136,7 @@ async fn a_flood_of_first_packets_leaves_bounded_state_and_peers_served(kind: Ki
 }
 
 /// Sends what a stranger could make up, and a real packet with every kind of damage.
-fn mangle(target: SocketAddr, first: &[u8]) {
+pub(crate) fn mangle(target: SocketAddr, first: &[u8]) {
     let socket = socket();
     let send = |packet: &[u8]| drop(socket.send_to(packet, target));
     send(&[]);
@@ -160,7 +160,7 @@ fn mangle(target: SocketAddr, first: &[u8]) {
 async fn garbage_and_mangled_packets_harm_nobody(kind: Kind) {
     let side = Side::new(kind, 2).await;
     let (_endpoint, connection, conn) = rogue(&side).await;
-    let first = first_packets(&side, 1).await.remove(0);
+    let first = first_packets(side.id, 1).await.remove(0);
     mangle(side.adapter.addrs()[0], &first);
     // The connection that was there lives, and does what it did.
     let mut stream = within(connection.open_uni()).await.expect("room for streams");

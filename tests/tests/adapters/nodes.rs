@@ -2,9 +2,8 @@
 //! where it knows what they are about. Each ends in the same documents and with the same counts of faults, whatever carried it.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::{Duration, Instant};
 
-use peat_node::proto::{CloseCode, Rng, Wire};
+use peat_node::proto::{CloseCode, Rng, Stats, Wire};
 use peat_node::{DocId, LevelError, Node, Options, Ticket};
 use serde_json::{Value, json};
 
@@ -14,6 +13,9 @@ use crate::stage::{Stage, doc};
 crate::over_stages! {
     two_nodes_live_a_day_together: Friends(2),
     a_peer_that_comes_back_at_its_address_is_found_again: Friends(2),
+    a_peer_that_comes_back_elsewhere_is_met_again_by_its_own_dial: Friends(2),
+    a_ticket_with_another_id_leads_nowhere: Friends(2),
+    garbage_that_strangers_throw_at_a_node_is_nobodys_fault: Friends(2),
     what_is_urgent_overtakes_a_backlog: Friends(2),
     sixty_four_nodes_around_one_end_with_the_same: Friends(65),
     members_of_two_formations_refuse_each_other: Formations(&[1, 2]),
@@ -24,15 +26,10 @@ crate::over_stages! {
 
 crate::over_pairs! {
     plain
-    a_peer_that_comes_back_elsewhere_is_met_again_by_its_own_dial,
-    a_ticket_with_another_id_leads_nowhere,
     who_is_not_invited_is_refused_on_both_sides_and_gets_nothing,
 }
 
 const ANY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
-
-/// Longest wait for anything.
-const LIMIT: Duration = Duration::from_secs(60);
 
 /// Sync, edits by either side, a large document, deletion, a lost link and the way back.
 fn two_nodes_live_a_day_together(stage: &mut dyn Stage) {
@@ -91,6 +88,53 @@ fn a_peer_that_comes_back_at_its_address_is_found_again(stage: &mut dyn Stage) {
     stage.put(a, "notes:1", json!({"n": 2}));
     stage.plug(a);
     stage.await_value(b, "notes:1", Some(&json!({"n": 2})));
+    assert_eq!((stage.faults(a), stage.faults(b)), ([0; 8], [0; 8]));
+}
+
+/// What the others remember leads nowhere; so it is the moved one that finds them.
+fn a_peer_that_comes_back_elsewhere_is_met_again_by_its_own_dial(stage: &mut dyn Stage) {
+    let [a, b] = [0, 1];
+    stage.join(b, a);
+    stage.put(a, "notes:1", json!({"n": 1}));
+    stage.await_value(b, "notes:1", Some(&json!({"n": 1})));
+    stage.join(a, b);
+    stage.unplug(a);
+    stage.put(a, "notes:1", json!({"n": 2}));
+    stage.plug_elsewhere(a);
+    stage.await_value(b, "notes:1", Some(&json!({"n": 2})));
+    stage.put(b, "notes:2", json!({"n": 3}));
+    stage.await_value(a, "notes:2", Some(&json!({"n": 3})));
+    assert_eq!((stage.faults(a), stage.faults(b)), ([0; 8], [0; 8]));
+}
+
+/// Meanwhile the right one works, over the same address.
+fn a_ticket_with_another_id_leads_nowhere(stage: &mut dyn Stage) {
+    let [a, b] = [0, 1];
+    stage.put(a, "notes:1", json!({"n": 1}));
+    stage.seek_nobody(b, a);
+    assert_eq!(stage.get(b, "notes:1"), None);
+    assert!(stage.stats(a).peers.is_empty() && stage.stats(b).peers.is_empty());
+    stage.join(b, a);
+    stage.await_value(b, "notes:1", Some(&json!({"n": 1})));
+    assert_eq!(stage.peers(b), [a]);
+    assert_eq!((stage.faults(a), stage.faults(b)), ([0; 8], [0; 8]));
+}
+
+/// Peers are served through it, over the connection that they had.
+fn garbage_that_strangers_throw_at_a_node_is_nobodys_fault(stage: &mut dyn Stage) {
+    let [a, b] = [0, 1];
+    stage.join(b, a);
+    stage.put(a, "notes:1", json!({"n": 1}));
+    stage.await_value(b, "notes:1", Some(&json!({"n": 1})));
+    let conns = |stats: Stats| stats.peers.iter().map(|it| it.conn).collect::<Vec<_>>();
+    let before = [a, b].map(|node| conns(stage.stats(node)));
+    stage.pelt(a);
+    stage.put(b, "notes:1", json!({"n": 2}));
+    stage.await_value(a, "notes:1", Some(&json!({"n": 2})));
+    stage.pelt(a);
+    stage.put(a, "notes:1", json!({"n": 3}));
+    stage.await_value(b, "notes:1", Some(&json!({"n": 3})));
+    assert_eq!([a, b].map(|node| conns(stage.stats(node))), before);
     assert_eq!((stage.faults(a), stage.faults(b)), ([0; 8], [0; 8]));
 }
 
@@ -194,52 +238,9 @@ fn put(node: &Node, name: &str, value: Value) {
     node.put(&doc(name), value).wait().expect("durable");
 }
 
-fn get(node: &Node, name: &str) -> Option<Value> {
-    node.get(&doc(name)).wait().expect("readable")
-}
-
-/// Waits, change by change, until a node holds this.
-fn await_value(node: &Node, name: &str, value: Option<&Value>) {
-    let mut changes = node.subscribe(name);
-    let end = Instant::now() + LIMIT;
-    while get(node, name).as_ref() != value {
-        let left = end.saturating_duration_since(Instant::now());
-        assert!(changes.next_timeout(left).is_some(), "{name} did not become {value:?}");
-    }
-}
-
 /// The documents that a node has.
 fn listed(node: &Node) -> Vec<DocId> {
     node.list("").wait().expect("listed").into_iter().map(|it| it.doc).collect()
-}
-
-fn a_peer_that_comes_back_elsewhere_is_met_again_by_its_own_dial(dialler: Kind, listener: Kind) {
-    let (a, b) = (node(), node());
-    let at_a = serve(listener, &a, ANY);
-    let _at_b = serve(dialler, &b, ANY);
-    b.join(&a.ticket());
-    put(&a, "notes:1", json!({"n": 1}));
-    await_value(&b, "notes:1", Some(&json!({"n": 1})));
-    a.join(&b.ticket());
-    at_a.close_blocking();
-    put(&a, "notes:1", json!({"n": 2}));
-    // On another port: what the dialler remembers leads nowhere.
-    let _elsewhere = serve(listener, &a, ANY);
-    await_value(&b, "notes:1", Some(&json!({"n": 2})));
-}
-
-fn a_ticket_with_another_id_leads_nowhere(dialler: Kind, listener: Kind) {
-    let (a, b) = (node(), node());
-    let _at_a = serve(listener, &a, ANY);
-    let _at_b = serve(dialler, &b, ANY);
-    put(&a, "notes:1", json!({"n": 1}));
-    let stranger = node().id();
-    b.join(&Ticket { peer: stranger, ..a.ticket() });
-    // Meanwhile the right one works, over the same address.
-    b.join(&a.ticket());
-    await_value(&b, "notes:1", Some(&json!({"n": 1})));
-    let stats = b.stats().wait().expect("open");
-    assert!(stats.peers.iter().all(|conn| conn.peer == a.id()), "{:?}", stats.peers);
 }
 
 fn who_is_not_invited_is_refused_on_both_sides_and_gets_nothing(dialler: Kind, listener: Kind) {

@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ pub(crate) struct Path {
     pub(crate) moved: Arc<AtomicBool>,
     /// While set, what the dialler sends waits in the socket.
     pub(crate) held: Arc<AtomicBool>,
+    /// Says so when the listener has answered for the first time.
+    pub(crate) answered: Receiver<()>,
 }
 
 impl Path {
@@ -22,6 +25,7 @@ impl Path {
         let addr = inside.local_addr().expect("bound");
         let (moved, held) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
         let (moves, holds) = (moved.clone(), held.clone());
+        let (answers, answered) = sync_channel(1);
         thread::spawn(move || {
             let outside = || {
                 let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback is there");
@@ -43,9 +47,11 @@ impl Path {
                 }
                 while let Ok(length) = socket.recv(&mut packet) {
                     let _ = inside.send_to(&packet[..length], dialler.expect("it spoke first"));
+                    // The first is enough, and not everybody waits for it.
+                    let _ = answers.try_send(());
                 }
             }
         });
-        Self { addr, moved, held }
+        Self { addr, moved, held, answered }
     }
 }

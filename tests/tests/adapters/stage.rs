@@ -1,7 +1,7 @@
 //! Where scenarios play: real nodes on real sockets, or simulated ones on virtual time. What happens, and what comes of it, is
 //! the same.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use automerge::transaction::Transactable;
@@ -14,7 +14,9 @@ use peat_node::{DocId, LevelError, Node, Ticket};
 use peat_tests::world::{Habit, Profile, Setup, Topology, World};
 use serde_json::{Map, Value};
 
-use crate::side::{Adapter, Kind};
+use crate::hostile::{first_packets, mangle};
+use crate::path::Path;
+use crate::side::{Adapter, Kind, peer};
 
 /// Longest wait for anything, in real or in virtual time.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -55,6 +57,15 @@ pub(crate) trait Stage {
     fn unplug(&mut self, node: usize);
     /// A node is back, where it was.
     fn plug(&mut self, node: usize);
+    /// A node is back where nobody looks for it.
+    fn plug_elsewhere(&mut self, node: usize);
+    /// A node looks for somebody at the address of another, who has another key and answers
+    /// before this returns.
+    fn seek_nobody(&mut self, node: usize, other: usize);
+    /// Strangers throw at a node what belongs to no connection.
+    fn pelt(&mut self, node: usize);
+    /// With whom a node is connected.
+    fn peers(&mut self, node: usize) -> Vec<usize>;
     /// Waits until a node holds this.
     fn await_value(&mut self, node: usize, name: &str, value: Option<&Value>);
     /// Waits until a node says that it is level with another.
@@ -87,6 +98,8 @@ pub(crate) struct Sockets {
     invites: bool,
     /// On what those call who are no members.
     caller: Kind,
+    /// At addresses that were left.
+    silent: Vec<UdpSocket>,
 }
 
 struct Member {
@@ -112,7 +125,7 @@ impl Sockets {
             Member { node, kind, addr: adapter.addrs()[0], adapter: Some(adapter) }
         };
         let members = (0..cast.count()).map(member).collect();
-        Self { members, invites: !matches!(cast, Cast::Formations(_)), caller: dialler }
+        Self { members, invites: !matches!(cast, Cast::Formations(_)), caller: dialler, silent: Vec::new() }
     }
 }
 
@@ -197,6 +210,33 @@ impl Stage for Sockets {
     fn plug(&mut self, node: usize) {
         let member = &mut self.members[node];
         member.adapter = Some(Adapter::spawn(member.kind, member.node.attach("test"), vec![member.addr]));
+    }
+
+    fn plug_elsewhere(&mut self, node: usize) {
+        let member = &mut self.members[node];
+        // Silence, where the node was.
+        self.silent.push(UdpSocket::bind(member.addr).expect("free since the node left"));
+        let adapter = Adapter::spawn(member.kind, member.node.attach("test"), vec![ANY.into()]);
+        (member.addr, member.adapter) = (adapter.addrs()[0], Some(adapter));
+    }
+
+    fn seek_nobody(&mut self, node: usize, other: usize) {
+        let ticket = self.members[other].node.ticket();
+        let path = Path::to(self.members[other].addr);
+        self.members[node].node.join(&Ticket { peer: peer(7), addrs: vec![path.addr], ..ticket });
+        path.answered.recv_timeout(LIMIT).expect("an answer, with another key");
+    }
+
+    fn pelt(&mut self, node: usize) {
+        let member = &self.members[node];
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let first = runtime.block_on(first_packets(member.node.id(), 1)).remove(0);
+        mangle(member.addr, &first);
+    }
+
+    fn peers(&mut self, node: usize) -> Vec<usize> {
+        let number = |peer| self.members.iter().position(|it| it.node.id() == peer).expect("a member");
+        self.members[node].node.stats().wait().expect("open").peers.iter().map(|it| number(it.peer)).collect()
     }
 
     fn await_value(&mut self, node: usize, name: &str, value: Option<&Value>) {
@@ -325,6 +365,25 @@ impl Stage for Simulated {
 
     fn plug(&mut self, node: usize) {
         self.0.plug(node);
+    }
+
+    fn plug_elsewhere(&mut self, node: usize) {
+        self.0.plug(node);
+        self.0.hide(node);
+    }
+
+    fn seek_nobody(&mut self, node: usize, other: usize) {
+        assert!(self.0.seek(node, other), "not called");
+    }
+
+    fn pelt(&mut self, node: usize) {
+        self.0.pelt(node);
+    }
+
+    fn peers(&mut self, node: usize) -> Vec<usize> {
+        let nodes = self.1.count();
+        let number = |peer| (0..nodes).find(|it| World::peer(*it) == peer).expect("a member");
+        self.stats(node).peers.iter().map(|it| number(it.peer)).collect()
     }
 
     fn await_value(&mut self, node: usize, name: &str, value: Option<&Value>) {
