@@ -27,6 +27,8 @@ pub(crate) struct Connection {
     /// Where its packets come in, and leave.
     pub(crate) socket: SocketId,
     liveness: Liveness,
+    /// Until then the end of the handshake waits for the node's first word.
+    held: Option<Instant>,
 }
 
 /// How far it has come.
@@ -52,7 +54,7 @@ pub(crate) enum Turn {
 
 impl Connection {
     pub(crate) fn new(quic: Quic, phase: Phase, socket: SocketId, probe: Duration) -> Self {
-        Self { quic, phase, socket, liveness: Liveness::new(probe) }
+        Self { quic, phase, socket, liveness: Liveness::new(probe), held: None }
     }
 
     /// Takes in what has happened to the connection.
@@ -98,8 +100,14 @@ impl Connection {
         Some((peer, self.quic.remote_address(), Link { role, wire, reliable: true, binding, rtt }))
     }
 
+    /// Sends nothing until the node wants something sent or this time has come, whichever is first.
+    pub(crate) fn hold(&mut self, until: Instant) {
+        self.held = Some(until);
+    }
+
     /// Does what the node wants done.
     pub(crate) fn take(&mut self, outgoing: Outgoing, now: Instant) {
+        self.held = None;
         if let Phase::Up(session) = &mut self.phase
             && let Some(code) = session.take(outgoing, &mut StreamsOf(&mut self.quic))
         {
@@ -110,7 +118,7 @@ impl Connection {
     /// Says farewell; the node is told that the connection is gone.
     pub(crate) fn close(&mut self, code: CloseCode, now: Instant) {
         if !matches!(self.phase, Phase::Closing) {
-            self.phase = Phase::Closing;
+            (self.phase, self.held) = (Phase::Closing, None);
             self.quic.close(now, VarInt::from_u32(code.code()), bytes::Bytes::new());
         }
     }
@@ -122,7 +130,7 @@ impl Connection {
             Phase::Dialling | Phase::Up(_) => self.liveness.deadline(),
             Phase::Closing => None,
         };
-        [own, self.quic.poll_timeout()].into_iter().flatten().min()
+        [own, self.held, self.quic.poll_timeout()].into_iter().flatten().min()
     }
 
     /// Does what has become due. A test of the other side's silence passes `gate`, whatever is on its way; true if there
@@ -146,6 +154,10 @@ impl Connection {
 
     /// Sends what may be sent. True if there may be more.
     pub(crate) fn transmit(&mut self, now: Instant, sockets: &mut Sockets, packets: &mut Vec<u8>) -> bool {
+        if self.held.is_some_and(|until| now < until) {
+            return false;
+        }
+        self.held = None;
         let mut more = true;
         for _ in 0..TRAINS {
             if !sockets.is_clear(self.socket) {

@@ -16,7 +16,7 @@ use crate::congestion::Gate;
 use crate::connection::{Connection, Phase, Turn};
 use crate::counters::{Counters, count};
 use crate::dial::{Dials, Step};
-use crate::options::{BindError, Options};
+use crate::options::{BindError, Options, Profile};
 use crate::quic::Quic;
 use crate::socket::{Packet, SocketId, Sockets};
 use crate::tls;
@@ -35,7 +35,7 @@ pub(crate) struct Connections {
     touched: BTreeSet<ConnectionHandle>,
     deadlines: Deadlines,
     gate: Gate,
-    probe: Duration,
+    profile: Profile,
     /// What a caller has to say who it is.
     handshake: Duration,
     /// Where packets are put together.
@@ -71,7 +71,7 @@ impl Connections {
             touched: BTreeSet::new(),
             deadlines: Deadlines::default(),
             gate,
-            probe: options.profile.probe(),
+            profile: options.profile,
             handshake: options.handshake_timeout,
             packets: Vec::new(),
             counters,
@@ -124,7 +124,7 @@ impl Connections {
             Ok((handle, quic)) => {
                 count(&self.counters.accepted);
                 let phase = Phase::Accepting(now + self.handshake);
-                self.all.insert(handle, Connection::new(quic, phase, socket, self.probe));
+                self.all.insert(handle, Connection::new(quic, phase, socket, self.profile.probe()));
                 self.touched.insert(handle);
             }
             Err(error) => {
@@ -186,7 +186,7 @@ impl Connections {
             let config = self.quic.client(peer).ok()?;
             let connected = self.endpoint.connect(now, config, addr, tls::NOBODY);
             let (handle, quic) = connected.inspect_err(|error| tracing::debug!(%error, %addr, "not dialled")).ok()?;
-            self.all.insert(handle, Connection::new(quic, Phase::Dialling, socket, self.probe));
+            self.all.insert(handle, Connection::new(quic, Phase::Dialling, socket, self.profile.probe()));
             Some(handle)
         });
         if let Some(handle) = begun {
@@ -269,6 +269,9 @@ impl Connections {
         let conn = self.port.connected(peer, Some(addr), link, &self.outgoing);
         self.known.insert(conn.id(), handle);
         connection.phase = Phase::Up(Box::new(Session::new(conn)));
+        if let Some(wait) = self.profile.first_word() {
+            connection.hold(now + wait);
+        }
     }
 
     fn lost(&mut self, handle: ConnectionHandle, code: Option<u32>, now: Instant) {
