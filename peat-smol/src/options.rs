@@ -17,7 +17,8 @@ pub struct Options {
     /// at most between two dials, so that a wanted peer that is silent is always being dialled, and found within one
     /// probe when it comes back.
     pub handshake_timeout: Duration,
-    /// Bytes on their way to a peer, written and not acknowledged. Default [`limits::SEND_WINDOW`].
+    /// Bytes on their way to a peer, written and not acknowledged; more where [`Congestion::Fixed`] needs more. Default
+    /// [`limits::SEND_WINDOW`].
     pub send_window: u32,
     /// What decides how much may be on its way.
     pub congestion: Congestion,
@@ -39,7 +40,8 @@ pub enum Congestion {
     #[default]
     Cubic,
     /// A window of twice rate times round trip, which loss does not shrink: for links with a provisioned rate of which
-    /// radio loss takes a part. **Unfair** where links are shared: it makes no way for others.
+    /// radio loss takes a part. **Unfair** where links are shared: it makes no way for others. Both sides should know the
+    /// rate: what a side takes of a stream ahead of its node follows from its own.
     Fixed {
         /// The rate of the link, in bits per second.
         bits_per_second: u64,
@@ -99,6 +101,21 @@ impl Default for Options {
             profile: Profile::default(),
             segmentation_offload: true,
             discovery: false,
+        }
+    }
+}
+
+impl Congestion {
+    /// Bytes of a stream that may be on their way, whatever the congestion window, so that a provisioned rate is never held
+    /// up by less: twice its product with a round trip of 200 ms. At least what any link has, at most 4 MiB, which are 80
+    /// Mbit/s of it.
+    pub(crate) fn stream_window(self) -> u32 {
+        match self {
+            Self::Cubic => limits::STREAM_WINDOW,
+            Self::Fixed { bits_per_second } => {
+                let bytes = u32::try_from(bits_per_second / 8 / 5 * 2).unwrap_or(u32::MAX);
+                bytes.clamp(limits::STREAM_WINDOW, 4 << 20)
+            }
         }
     }
 }
@@ -174,6 +191,14 @@ impl fmt::Display for Congestion {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn windows_follow_a_fixed_rate_between_bounds() {
+        let window = |text: &str| text.parse::<Congestion>().expect("known").stream_window();
+        assert_eq!([window("cubic"), window("fixed:256k"), window("fixed:2M")], [256 << 10; 3]);
+        assert_eq!([window("fixed:20M"), window("fixed:50M")], [1_000_000, 2_500_000]);
+        assert_eq!([window("fixed:100M"), window("fixed:9999999999G")], [4 << 20; 2]);
+    }
 
     #[test]
     fn a_congestion_is_read_with_its_unit() {

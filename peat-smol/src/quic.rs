@@ -62,14 +62,16 @@ enum Unusable {
 
 fn transport(options: &Options, wires: &[Wire], gate: Gate) -> TransportConfig {
     let mut config = TransportConfig::default();
+    let window = options.congestion.stream_window();
+    let windows = limits::RECEIVE_WINDOW / limits::STREAM_WINDOW * window;
     let idle = u32::try_from(options.profile.idle_timeout().as_millis()).unwrap_or(u32::MAX);
     config
         .max_concurrent_uni_streams(limits::MAX_STREAMS.into())
         .max_concurrent_bidi_streams(limits::max_bidirectional(wires).into())
         .datagram_receive_buffer_size(None)
-        .stream_receive_window(limits::STREAM_WINDOW.into())
-        .receive_window(limits::RECEIVE_WINDOW.into())
-        .send_window(options.send_window.into())
+        .stream_receive_window(window.into())
+        .receive_window(windows.into())
+        .send_window(options.send_window.max(window).into())
         .keep_alive_interval(Some(options.profile.keep_alive()))
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(idle))))
         .enable_segmentation_offload(options.segmentation_offload)
