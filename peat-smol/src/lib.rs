@@ -10,6 +10,8 @@
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+mod clock;
 mod congestion;
 mod connection;
 mod connections;
