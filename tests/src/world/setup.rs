@@ -48,6 +48,14 @@ pub struct Setup {
     pub window: (usize, usize),
     /// Bytes of received changes that may wait for the disk until receive credit pauses.
     pub undurable: usize,
+    /// Bytes of partly received frames.
+    pub receive: usize,
+    /// Bytes of documents that arrive in pieces and are not whole yet.
+    pub pieces: usize,
+    /// Documents that differ from one peer and are followed one by one.
+    pub exchanges: usize,
+    /// Sets that are kept frozen for others to compare with.
+    pub sketches: usize,
     /// Saved bytes above which documents are loaded, merged and saved by workers.
     pub inline: usize,
     /// Longest time that a worker takes, in microseconds; 0 runs jobs at once.
@@ -141,6 +149,10 @@ impl Setup {
             frame: 64 << 10,
             window: (8 << 10, 4 << 20),
             undurable: 16 << 20,
+            receive: 32 << 20,
+            pieces: 32 << 20,
+            exchanges: 4096,
+            sketches: 32,
             inline: 64 << 10,
             job: 0,
             lazy: 0,
@@ -182,6 +194,8 @@ impl Setup {
         config.frame_bytes = self.frame;
         (config.window_min, config.window_max) = self.window;
         config.undurable_budget = self.undurable;
+        (config.receive_budget, config.piece_budget) = (self.receive, self.pieces);
+        (config.max_exchanges, config.max_sketches) = (self.exchanges, self.sketches);
         config.load_inline_bytes = self.inline / 4;
         config.merge_inline_bytes = self.inline;
         config.frame_deadline = Duration::from_secs(30);

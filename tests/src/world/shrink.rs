@@ -150,6 +150,10 @@ const SIMPLER: &[fn(&mut Setup)] = &[
     |setup| setup.frame = quiet(setup).frame,
     |setup| setup.window = quiet(setup).window,
     |setup| setup.undurable = quiet(setup).undurable,
+    |setup| setup.receive = quiet(setup).receive,
+    |setup| setup.pieces = quiet(setup).pieces,
+    |setup| setup.exchanges = quiet(setup).exchanges,
+    |setup| setup.sketches = quiet(setup).sketches,
     |setup| setup.inline = quiet(setup).inline,
     |setup| setup.disk = quiet(setup).disk,
 ];
@@ -267,7 +271,8 @@ fn profile_in_words(profile: &Profile) -> String {
 fn fields(setup: &Setup) -> Vec<(&'static str, String)> {
     let Setup { seed: _, nodes: _, docs: _, topology, datagram, legacy, proof, profile, formations, .. } = setup;
     let Setup { hostile, fielded, .. } = setup;
-    let Setup { cache, frame, window, undurable, inline, job, lazy, disk, skew, stormy, .. } = setup;
+    let Setup { cache, frame, window, undurable, receive, pieces, exchanges, sketches, .. } = setup;
+    let Setup { inline, job, lazy, disk, skew, stormy, .. } = setup;
     vec![
         ("topology", format!("{topology:?}")),
         ("datagram", format!("{datagram:?}")),
@@ -281,6 +286,10 @@ fn fields(setup: &Setup) -> Vec<(&'static str, String)> {
         ("frame", format!("{frame:?}")),
         ("window", format!("{window:?}")),
         ("undurable", format!("{undurable:?}")),
+        ("receive", format!("{receive:?}")),
+        ("pieces", format!("{pieces:?}")),
+        ("exchanges", format!("{exchanges:?}")),
+        ("sketches", format!("{sketches:?}")),
         ("inline", format!("{inline:?}")),
         ("job", format!("{job:?}")),
         ("lazy", format!("{lazy:?}")),

@@ -99,6 +99,13 @@ fn setup(seed: u64, mix: &Mix, rng: &mut Rng) -> Setup {
         stormy: rng.below(8) == 0,
         ..Setup::quiet(seed, mix.nodes, mix.docs)
     };
+    if rng.below(3) == 0 {
+        let enough = enough(mix);
+        (setup.receive, setup.pieces) = (pick(rng, &[enough, 32 << 20]), pick(rng, &[enough, 32 << 20]));
+        // Each document of the world is followed at most once over each connection; whoever gets no frozen set is answered
+        // with ranges.
+        (setup.exchanges, setup.sketches) = (pick(rng, &[mix.docs, 4096]), pick(rng, &[0, 1, 32]));
+    }
     if mix.fielded > 0 || mix.legacy.is_some() {
         setup.legacy = mix.legacy.unwrap_or_else(|| pick(rng, &[0, 0, 50, 100]));
         setup.proof = pick(rng, &[None, Some(Dialect::M), Some(Dialect::P)]);
@@ -107,6 +114,14 @@ fn setup(seed: u64, mix: &Mix, rng: &mut Rng) -> Setup {
         }
     }
     setup
+}
+
+/// Bytes in which everything that is written in a world has room twice, from each peer: one connection may take half of a
+/// budget. One edit in twelve is a blob of 1 KiB on average, the others take 150 B at most: 220 B for each step, and 1 KiB
+/// of bookkeeping for each document in pieces.
+fn enough(mix: &Mix) -> usize {
+    let peers = (mix.nodes + mix.fielded).saturating_sub(1).max(1);
+    peers * (512 * mix.steps + 1024 * mix.docs)
 }
 
 /// The kinds of step, in the order of `weights`.
