@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use peat_proto::store::Stored;
-use peat_proto::wire::Caps;
+use peat_proto::wire::{self, Caps};
 use peat_proto::{ConnId, DocId, Input, Job, Lane, Node, PeerId, Rng, StreamId, Time};
 
 use fielded::{LegacyFrames, Veteran};
@@ -19,6 +19,7 @@ use model::Model;
 use net::{Net, PacketId};
 use trace::Trace;
 
+mod bombs;
 mod cable;
 mod check;
 mod deletion;
@@ -187,6 +188,13 @@ impl World {
             }
             if chance(&mut world.rng, u16::from(world.setup.legacy) * 100) {
                 world.net.legacy.insert((a.min(b), a.max(b)));
+            }
+        }
+        for hostile in world.setup.nodes..world.setup.first_fielded() {
+            for node in 0..world.setup.nodes {
+                if chance(&mut world.rng, u16::from(world.setup.datagram) * 100) {
+                    world.net.datagram.insert((node, hostile));
+                }
             }
         }
         for member in 0..world.setup.nodes {
@@ -363,8 +371,15 @@ impl World {
                         self.fired.count(Fault::Forgery);
                         self.forged(&doc);
                     }
+                    for fault in std::mem::take(&mut self.hostile[member - nodes].fired) {
+                        self.fired.count(fault);
+                    }
                     for (lane, bytes) in spoken {
                         self.fired.count(Fault::Hostile);
+                        // What is larger than any frame may be is not taken in.
+                        if bytes.len() <= wire::v1::Caps::PEER.entries {
+                            self.note_frame(bytes.len());
+                        }
                         self.transmit(*conn, lane, bytes);
                     }
                 }

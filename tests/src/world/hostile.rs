@@ -9,7 +9,9 @@ use peat_proto::wire::v1::{
 };
 use peat_proto::{DocId, Heads, Lane, Rng};
 
+use super::bombs;
 use super::setup::{Habit, draw};
+use super::verdict::Fault;
 
 /// Frames that a replaying member remembers.
 const MEMORY: usize = 64;
@@ -22,6 +24,8 @@ pub(crate) struct Hostile {
     heard: Vec<(Lane, Bytes)>,
     /// What it said to be deleted since the last look.
     pub(crate) forged: Vec<DocId>,
+    /// What it did since then, where that has a name.
+    pub(crate) fired: Vec<Fault>,
 }
 
 /// Bytes that a hostile member puts on a lane.
@@ -32,7 +36,7 @@ impl Hostile {
         let mut bytes = [0x5a; 32];
         bytes[..8].copy_from_slice(&seed.to_be_bytes());
         bytes[8..16].copy_from_slice(&(member as u64).to_be_bytes());
-        Self { habit, rng: Rng::new(bytes), heard: Vec::new(), forged: Vec::new() }
+        Self { habit, rng: Rng::new(bytes), heard: Vec::new(), forged: Vec::new(), fired: Vec::new() }
     }
 
     /// How it greets.
@@ -94,7 +98,7 @@ impl Hostile {
                 vec![self.heard[said].clone()]
             }
             Habit::Oversized => vec![(lane, self.oversized(doc))],
-            Habit::Bomb => vec![(lane, bomb(doc))],
+            Habit::Bomb => vec![(lane, self.bomb(doc))],
             Habit::Later => vec![(Lane::Control, later())],
         }
     }
@@ -203,44 +207,66 @@ impl Hostile {
     }
 
     fn oversized(&mut self, doc: &DocId) -> Bytes {
-        let mut frame = BytesMut::new();
-        // Now more than is allowed, now as much as is allowed and never complete: 2^28 - 1 and 1 MiB.
-        let length: &[u8] = if self.rng.below(2) == 0 { &[0xff, 0xff, 0xff, 0x7f] } else { &[0x80, 0x80, 0x40] };
-        frame.put_slice(length);
-        frame.put_u8(Kind::Entries.code());
-        frame.put_slice(doc.as_str().as_bytes());
-        frame.put_slice(&self.noise(200));
-        frame.freeze()
+        let piece = |doc: &DocId, whole, offset, bytes| {
+            entry(doc, Body::Piece(Piece { id: [6; 16], form: Form::Saved, whole, offset, bytes }))
+        };
+        match self.rng.below(5) {
+            0 => {
+                self.fired.push(Fault::Oversized);
+                bombs::oversized()
+            }
+            1 => {
+                self.fired.push(Fault::Vast);
+                piece(doc, 1 << 40, 0, self.noise(1_000))
+            }
+            2 => {
+                self.fired.push(Fault::Unfinished);
+                let part = format!("{}:part{}", doc.collection(), self.rng.below(50));
+                let offset = self.rng.below(8 << 20);
+                piece(&DocId::new(&part).expect("a valid name"), 16 << 20, offset, self.noise(20_000))
+            }
+            _ => {
+                let mut frame = BytesMut::new();
+                // Now more than is allowed, now as much as is allowed and never complete: 2^28 - 1 and 1 MiB.
+                let length: &[u8] =
+                    if self.rng.below(2) == 0 { &[0xff, 0xff, 0xff, 0x7f] } else { &[0x80, 0x80, 0x40] };
+                frame.put_slice(length);
+                frame.put_u8(Kind::Entries.code());
+                frame.put_slice(doc.as_str().as_bytes());
+                frame.put_slice(&self.noise(200));
+                frame.freeze()
+            }
+        }
+    }
+
+    fn bomb(&mut self, doc: &DocId) -> Bytes {
+        let saved = |bytes| entry(doc, Body::Saved(Saved { answer: true, bytes }));
+        let (fault, frame) = match self.rng.below(12) {
+            // Those that inflate cost each node that hears them 32 MiB of inflating.
+            0 => (Fault::Bomb, saved(bombs::column())),
+            1 => (Fault::Bomb, entry(doc, Body::Word(Word { changes: vec![bombs::change()], ..Word::default() }))),
+            2..=7 => (Fault::Bomb, saved(bombs::run())),
+            // As much as it says, in far fewer bytes than that takes; and more than it says.
+            8 | 9 => (Fault::PackedBomb, bombs::packed(bombs::UNPACKED)),
+            _ => (Fault::PackedBomb, bombs::packed(200)),
+        };
+        self.fired.push(fault);
+        frame
     }
 }
 
 fn entry(doc: &DocId, body: Body) -> Bytes {
-    let mut frame = EntriesBuilder::new(1 << 16);
+    let mut frame = EntriesBuilder::new(1 << 18);
     assert!(frame.push(&Entry { doc: doc.clone(), body }), "short");
     frame.frame()
 }
 
-/// Asks for everything of a document.
 /// A greeting of versions after ours.
 fn later() -> Bytes {
     Hello { least: 2, newest: 3, nonce: [1; 32], boot: 1, abilities: 0, largest: 1 << 20 }.frame()
 }
 
+/// Asks for everything of a document.
 fn question(doc: &DocId) -> Bytes {
     entry(doc, Body::Word(Word { asks: true, ..Word::default() }))
-}
-
-/// A saved document whose one operation column says "2^40 times the same".
-fn bomb(doc: &DocId) -> Bytes {
-    const CONTENTS: &[u8] = &[
-        1, 1, 7, 0, // one actor, no heads
-        0, // no change columns
-        1, 0x42, 8, // one operation column (action), of 8 bytes
-        0x80, 0x80, 0x80, 0x80, 0x80, 0x20, 1, 0, // a run of 2^40
-    ];
-    let mut chunk = BytesMut::new();
-    chunk.put_slice(&[0x85, 0x6f, 0x4a, 0x83, 0, 0, 0, 0, 0]);
-    chunk.put_u8(CONTENTS.len() as u8);
-    chunk.put_slice(CONTENTS);
-    entry(doc, Body::Saved(Saved { answer: true, bytes: chunk.freeze() }))
 }

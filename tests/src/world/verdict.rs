@@ -100,6 +100,16 @@ faults! {
     Fragment,
     /// A hostile member spoke.
     Hostile,
+    /// A member sent all of a document that is larger than a frame may be.
+    Oversized,
+    /// A member sent the beginning of a document that nobody has room for.
+    Vast,
+    /// A member sent a part of a document as large as may be, and never the rest.
+    Unfinished,
+    /// A member sent changes or a document that expand beyond all measure.
+    Bomb,
+    /// A member sent compressed entries that expand beyond their bound, or beyond what they say.
+    PackedBomb,
     /// An application deleted a document.
     Delete,
     /// A write or deletion was refused, of a document that is deleted or may not be.
