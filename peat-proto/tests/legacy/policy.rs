@@ -8,7 +8,7 @@ use peat_proto::config::Auth;
 use peat_proto::policy::kin::{Family, Kin, Kins};
 use peat_proto::policy::{Class, Deletion, Direction, Mode, Policy, Shares};
 use peat_proto::wire::v0::{BatchBuilder, Body, Entry, Label, MessageType, Tombstone};
-use peat_proto::{ConnId, Input, Lane, Marker, PeerId, Role, Spread, Text};
+use peat_proto::{ConnId, Input, Lane, Marker, PeerId, Reason, Role, Spread, Text};
 
 use crate::SECOND;
 use crate::fielded::*;
@@ -192,6 +192,43 @@ fn what_one_batch_brought_is_passed_on_in_the_order_of_the_classes() {
     assert_eq!(lanes, Class::ALL.map(Lane::Once));
     let names = passed.iter().map(|(_, bytes)| contents(&decode(bytes)).len());
     assert_eq!(names.collect::<Vec<_>>(), [2, 1, 1, 1, 2]);
+}
+
+/// A change of policy walks over all documents three times to tell what the peer was not told; the node does other things
+/// meanwhile.
+#[test]
+fn a_walk_over_documents_that_are_equal_leaves_time_to_others() {
+    let mut stage = Stage::serving();
+    stage.checks = false;
+    let count = 4000;
+    for batch in 0..count / 100 {
+        let mut entries = BatchBuilder::new(batch, 1, 5, 1 << 20);
+        for n in 0..100 {
+            let doc = doc(&format!("notes:{}", 100 * batch + n));
+            let body = Body::Snapshot(Fielded::default_with(doc.as_str(), 1).into());
+            assert!(entries.push(&Entry::Document { doc, body }));
+        }
+        stage.feed(&entries.frame());
+    }
+    stage.pass(SECOND);
+    let stats = stage.node.stats();
+    assert_eq!((stats.documents, stats.peers[0].behind), (count, 0));
+    stage.sent.clear();
+    let mut table = stage.node.policy().clone();
+    let mut policy = table.otherwise();
+    policy.direction = Direction::Lateral;
+    table.set("others", policy);
+    stage.input(Input::Policy(Box::new(table)));
+    let mut rests = 0;
+    // Sets are made anew meanwhile, at the same pace.
+    while let Some((due, Reason::Push(_) | Reason::Rebuild)) = stage.node.timeout_reason() {
+        rests += 1;
+        assert_eq!(due.since(stage.now.mono), Duration::from_millis(1));
+        stage.now.mono = due;
+        stage.input(Input::Timeout);
+    }
+    assert_eq!(rests, 3 * (count / 1024), "three stages");
+    assert!(stage.sent.is_empty(), "nothing is told twice: {:?}", stage.sent);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What leaves for legacy peers: made when it can be sent, from what holds then.
 
 use std::ops::Bound;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -15,8 +16,10 @@ use crate::request::SyncOutcome;
 use crate::sync::legacy::{Exchange, Message, Step};
 use crate::wire::v0::{Batch, BatchBuilder, Body, Entry, Tombstone, TombstoneBatchBuilder};
 
-/// Documents that a push passes over in one go without finding one to say something of.
+/// Documents that a push passes over in one go, some 100 us, and what it leaves to others when it found nothing to say of
+/// them: a change of policy with everything equal walks over all documents three times.
 const PUSH_STEP: usize = 1024;
+const PUSH_REST: Duration = Duration::from_millis(1);
 
 /// Exchanges that a push keeps under way: their documents are loaded, sent and answered meanwhile.
 const PUSH_AHEAD: usize = 512;
@@ -79,6 +82,9 @@ impl Node {
             let ahead = self.legacy_ahead();
             let conn = self.legacy.conns.get_mut(&id)?;
             conn.bucket.refill(now);
+            if let Some(push) = &mut conn.push {
+                push.go_on(now);
+            }
             if conn.has_pushes() && conn.bucket.misses() {
                 self.stats.legacy.deferred_bucket += 1;
             }
@@ -275,12 +281,14 @@ impl Node {
     fn legacy_push(&mut self, id: ConnId, class: Class, target: usize) -> Option<(Bytes, bool)> {
         let conn = self.legacy.conns.get_mut(&id)?;
         let mut push = conn.push.take()?;
-        let frame = if push.stage(class) == Stage::Markers {
-            self.legacy_push_markers(id, class, target, &mut push)
+        let at = push.stage(class);
+        let (frame, began) = if at == Stage::Markers {
+            (self.legacy_push_markers(id, class, target, &mut push), 0)
         } else {
-            self.legacy_push_documents(id, class, &mut push);
-            None
+            (None, self.legacy_push_documents(id, class, &mut push))
         };
+        let in_vain = frame.is_none() && began == 0 && push.stage(class) == at;
+        push.rests = in_vain.then(|| self.now.mono + PUSH_REST);
         let conn = self.legacy.conns.get_mut(&id)?;
         if !push.is_done() {
             conn.push = Some(push);
@@ -319,9 +327,10 @@ impl Node {
         Some(batch.frame())
     }
 
-    fn legacy_push_documents(&mut self, id: ConnId, class: Class, push: &mut Push) {
+    /// Begins exchanges, and says how many.
+    fn legacy_push_documents(&mut self, id: ConnId, class: Class, push: &mut Push) -> usize {
         let (most, ahead) = (self.config.max_exchanges, self.legacy_ahead());
-        let Some(conn) = self.legacy.conns.get_mut(&id) else { return };
+        let Some(conn) = self.legacy.conns.get_mut(&id) else { return 0 };
         let at = push.stage(class);
         let behind = push.behind(class).cloned();
         let mut rest = self.docs.after(class, behind.as_ref());
@@ -344,13 +353,14 @@ impl Node {
                 begun.push(doc.clone());
             }
         }
-        let docs = &self.docs;
+        let (docs, count) = (&self.docs, begun.len());
         for doc in begun {
             if let Some(exchange) = conn.exchange(&doc, |doc| docs.class(doc), most, Exchange::unknown) {
                 exchange.initiates = true;
                 conn.enqueue(class, &doc);
             }
         }
+        count
     }
 
     /// So many bytes have left for a peer.

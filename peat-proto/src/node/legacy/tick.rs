@@ -34,7 +34,8 @@ impl Node {
                 let pushes = conn.has_pushes() && conn.window.is_open();
                 let refill = (pushes && conn.breaker.allows() && conn.bucket.is_empty()).then(|| conn.bucket.next());
                 let breaker = conn.breaker.until().filter(|_| pushes);
-                let waits = [refill, breaker].into_iter().flatten().min().map(|time| (time, Reason::Push(id)));
+                let rest = conn.push.as_ref().and_then(|push| push.rests).filter(|_| pushes && conn.may_push());
+                let waits = [refill, breaker, rest].into_iter().flatten().min().map(|time| (time, Reason::Push(id)));
                 let pulse = Some((conn.pulse.deadline(), Reason::Pulse(id)));
                 let renewal = conn.renewal().map(|time| (time, Reason::Pulse(id)));
                 earlier(earlier(earlier(exchange, cooled), renewal), earlier(waits, pulse))

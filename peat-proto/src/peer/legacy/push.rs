@@ -2,6 +2,7 @@
 
 use crate::id::DocId;
 use crate::policy::Class;
+use crate::time::Time;
 
 /// What is pushed of a class, one behind the other: the cheap before the dear.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -18,33 +19,42 @@ pub(crate) enum Stage {
 
 /// A cursor over the index, so that no backlog is held in memory: for each class the stage, and the last document of it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Push([(Stage, Option<DocId>); 5]);
+pub(crate) struct Push {
+    stages: [(Stage, Option<DocId>); 5],
+    /// A step found nothing to say: it goes on then, so that others have their turn meanwhile.
+    pub(crate) rests: Option<Time>,
+}
 
 impl Push {
+    /// Whether there is more of a class, and it is not at rest.
     pub(crate) fn waits(&self, class: Class) -> bool {
-        self.stage(class) != Stage::Done
+        self.stage(class) != Stage::Done && self.rests.is_none()
+    }
+
+    pub(crate) fn go_on(&mut self, now: Time) {
+        self.rests = self.rests.filter(|until| *until > now);
     }
 
     pub(crate) fn is_done(&self) -> bool {
-        self.0.iter().all(|(stage, _)| *stage == Stage::Done)
+        self.stages.iter().all(|(stage, _)| *stage == Stage::Done)
     }
 
     pub(crate) fn stage(&self, class: Class) -> Stage {
-        self.0[class.index()].0
+        self.stages[class.index()].0
     }
 
     /// The last document that the stage has come to.
     pub(crate) fn behind(&self, class: Class) -> Option<&DocId> {
-        self.0[class.index()].1.as_ref()
+        self.stages[class.index()].1.as_ref()
     }
 
     pub(crate) fn advance(&mut self, class: Class, to: DocId) {
-        self.0[class.index()].1 = Some(to);
+        self.stages[class.index()].1 = Some(to);
     }
 
     /// The stage has come to the end of the class.
     pub(crate) fn finish_stage(&mut self, class: Class) {
-        let (stage, behind) = &mut self.0[class.index()];
+        let (stage, behind) = &mut self.stages[class.index()];
         *behind = None;
         *stage = match stage {
             Stage::Markers => Stage::Snapshots,
@@ -55,7 +65,7 @@ impl Push {
 
     /// Whether the push will still come to this document, which is of this stage.
     pub(crate) fn comes_to(&self, class: Class, stage: Stage, doc: &DocId) -> bool {
-        let (at, behind) = &self.0[class.index()];
+        let (at, behind) = &self.stages[class.index()];
         *at < stage || (*at == stage && behind.as_ref().is_none_or(|behind| behind < doc))
     }
 }
