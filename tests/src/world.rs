@@ -22,6 +22,7 @@ use trace::Trace;
 mod bombs;
 mod cable;
 mod check;
+mod contents;
 mod deletion;
 mod disk;
 mod drive;

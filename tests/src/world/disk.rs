@@ -58,6 +58,14 @@ impl Disk {
         chunks
     }
 
+    /// Loses the end of a document, as disks do that nobody notices.
+    #[cfg(test)]
+    pub(crate) fn damage(&mut self, doc: &DocId) {
+        if let Some(chunk) = self.docs.get_mut(doc).and_then(|kept| kept.chunks.last_mut()) {
+            chunk.truncate(chunk.len() - 1);
+        }
+    }
+
     /// Writes a batch; it is durable after [`Self::commit`].
     pub(crate) fn write(&mut self, batch: Batch, carries: Carried) {
         self.pending.push_back(Pending { batch, carries });

@@ -182,12 +182,12 @@ impl World {
     }
 
     /// The documents of a node's disk, softly deleted ones included.
-    fn records(&self, member: usize) -> Vec<(DocId, Heads)> {
+    pub(super) fn records(&self, member: usize) -> Vec<(DocId, Heads)> {
         let documents = self.hosts[member].disk.documents().filter(|(_, kept)| kept.record.kind == Kind::Automerge);
         documents.map(|(doc, kept)| (doc.clone(), kept.record.heads.clone())).collect()
     }
 
-    fn listing(&self, member: usize) -> Vec<(DocId, Heads)> {
+    pub(super) fn listing(&self, member: usize) -> Vec<(DocId, Heads)> {
         let documents = self.node(member).map(|node| node.documents("")).unwrap_or_default();
         documents.into_iter().map(|listing| (listing.doc, listing.heads)).collect()
     }
@@ -308,35 +308,6 @@ impl World {
             self.violated(Some(0), "a healed node refused an edit");
         } else if frames > most {
             self.violated(None, format!("one edit cost {frames} frames; {most} at most on {ends} directed links"));
-        }
-    }
-
-    /// The same state with a cache of nothing.
-    fn check_without_cache(&mut self) {
-        if self.violation.is_some() {
-            return;
-        }
-        let before = self.listing(0);
-        self.setup.cache = 0;
-        for member in 0..self.hosts.len() {
-            // A fielded peer may be pushing something just now. Whoever closes a node first does what it wants done.
-            let tries = if self.setup.fielded.is_empty() { 1 } else { 25 };
-            self.drain(member);
-            let mut rebooted = self.reboot(member);
-            for _ in 1..tries {
-                if !rebooted {
-                    self.pass(470_000);
-                    self.drain(member);
-                    rebooted = self.reboot(member);
-                }
-            }
-            if let Some(why) = self.unsaved(member).filter(|_| !rebooted) {
-                self.violated(Some(member), format!("a healed node is not saved: {why}"));
-            }
-        }
-        self.converge();
-        if self.violation.is_none() && self.listing(0) != before {
-            self.violated(None, "without a cache the state is another");
         }
     }
 }
