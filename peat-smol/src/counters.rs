@@ -9,6 +9,7 @@ pub(crate) struct Counters {
     pub(crate) retried: AtomicU64,
     pub(crate) refused: AtomicU64,
     pub(crate) unsent: AtomicU64,
+    pub(crate) oversized: AtomicU64,
     pub(crate) bytes_sent: AtomicU64,
     pub(crate) bytes_received: AtomicU64,
     pub(crate) probes: AtomicU64,
@@ -28,6 +29,9 @@ pub struct Stats {
     pub refused: u64,
     /// Packets that the system did not take.
     pub unsent: u64,
+    /// Those of them that were too large for their link, though of no more than the 1,200 bytes that QUIC needs: where this
+    /// is not 0, the MTU is too small.
+    pub oversized: u64,
     /// Bytes of packets that have left, headers of IP and UDP not included.
     pub bytes_sent: u64,
     /// Bytes of packets that have come in, whoever sent them.
@@ -48,6 +52,7 @@ impl Counters {
             retried: self.retried.load(Relaxed),
             refused: self.refused.load(Relaxed),
             unsent: self.unsent.load(Relaxed),
+            oversized: self.oversized.load(Relaxed),
             bytes_sent: self.bytes_sent.load(Relaxed),
             bytes_received: self.bytes_received.load(Relaxed),
             probes: self.probes.load(Relaxed),

@@ -158,6 +158,7 @@ impl Driver {
         busy |= connections.drive(&mut self.sockets, now);
         busy |= self.sockets.flush(cx);
         self.counters.unsent.store(self.sockets.unsent, Relaxed);
+        self.counters.oversized.store(self.sockets.oversized, Relaxed);
         self.counters.bytes_sent.store(self.sockets.bytes_sent, Relaxed);
         self.counters.bytes_received.store(self.sockets.bytes_received, Relaxed);
         busy

@@ -28,6 +28,9 @@ const TRAIN: usize = 10;
 /// What is asked of the system for a socket's queues, in bytes; it may give less. 10 ms at 1.6 Gbit/s.
 const QUEUE: usize = 2 << 20;
 
+/// Bytes of UDP payload that every path must carry in one piece (RFC 9000, 14). What is larger tests what a path carries.
+const LEAST_MTU: usize = 1_200;
+
 /// Rest after a receive error that is not about a packet, so that it cannot keep the task busy.
 const REST: Duration = Duration::from_millis(100);
 
@@ -38,6 +41,8 @@ pub(crate) struct Sockets {
     offload: bool,
     /// Packets that the system did not take; lost packets to QUIC.
     pub(crate) unsent: u64,
+    /// Those of them that are too large for the link, though no larger than QUIC needs.
+    pub(crate) oversized: u64,
     /// Bytes of packets, as UDP carries them.
     pub(crate) bytes_sent: u64,
     pub(crate) bytes_received: u64,
@@ -80,7 +85,7 @@ impl Sockets {
             return Err(BindError::Nowhere);
         }
         let buffer = vec![0; SLOTS * SLOT];
-        Ok(Self { sockets, buffer, offload, unsent: 0, bytes_sent: 0, bytes_received: 0 })
+        Ok(Self { sockets, buffer, offload, unsent: 0, oversized: 0, bytes_sent: 0, bytes_received: 0 })
     }
 
     /// Where they listen, with the ports that the system chose.
@@ -139,11 +144,23 @@ impl Sockets {
                 }
                 Err(error) => {
                     tracing::trace!(%error, to = %transmit.destination, "not sent");
+                    if is_too_narrow(&error, transmit.segment_size.unwrap_or(transmit.size)) {
+                        self.too_narrow(&transmit);
+                    }
                     false
                 }
             },
         };
         self.unsent += u64::from(!sent);
+    }
+
+    /// Neither QUIC nor anything above it can mend that; whoever runs the node can.
+    fn too_narrow(&mut self, transmit: &Transmit) {
+        if self.oversized == 0 {
+            let to = transmit.destination;
+            tracing::warn!(%to, "the link carries less than the {LEAST_MTU} bytes of UDP payload that QUIC needs: raise its MTU");
+        }
+        self.oversized += 1;
     }
 
     /// Sends what is stuck as far as possible, and sees that the task is woken for the rest. True if a socket got clear.
@@ -269,6 +286,16 @@ impl Socket {
     }
 }
 
+/// Whether an error on sending a packet of this size says that the link carries less than QUIC needs.
+fn is_too_narrow(error: &io::Error, size: usize) -> bool {
+    #[cfg(unix)]
+    const TOO_LARGE: i32 = rustix::io::Errno::MSGSIZE.raw_os_error();
+    // WSAEMSGSIZE.
+    #[cfg(not(unix))]
+    const TOO_LARGE: i32 = 10_040;
+    size <= LEAST_MTU && error.raw_os_error() == Some(TOO_LARGE)
+}
+
 /// Whether an error on receiving tells the fate of a packet that was sent earlier.
 fn is_about_a_packet(kind: io::ErrorKind) -> bool {
     use io::ErrorKind::{
@@ -333,6 +360,34 @@ mod tests {
         assert_eq!(packets, [&b"aaaa"[..], b"bbbb", b"cc"]);
         meta.stride = 0;
         split(&meta, b"nothing", &mut |_, _| panic!("no packet has no length"));
+    }
+
+    /// As where a route is gone, a firewall says no, or an address is none of this machine's network.
+    #[test]
+    fn a_packet_that_the_system_refuses_is_counted_and_the_next_one_leaves() {
+        let there = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback is there");
+        let mut sockets = Sockets::bind(&[(Ipv4Addr::LOCALHOST, 0).into()], true).expect("loopback is there");
+        let packet =
+            |destination: SocketAddr, size| Transmit { destination, ecn: None, size, segment_size: None, src_ip: None };
+        // No permission to broadcast; no way from loopback to anywhere else.
+        let refused = [[255, 255, 255, 255], [192, 0, 2, 1]].map(|ip| SocketAddr::from((ip, 9)));
+        for (at, to) in refused.into_iter().enumerate() {
+            sockets.send(SocketId(0), packet(to, 3), b"one");
+            assert_eq!(sockets.unsent, 1 + at as u64);
+            assert!(sockets.is_clear(SocketId(0)), "nothing waits for what will not come");
+        }
+        sockets.send(SocketId(0), packet(there.local_addr().expect("bound"), 3), b"two");
+        let mut buffer = [0; 8];
+        assert_eq!(there.recv(&mut buffer).map(|length| &buffer[..length]).expect("it came"), b"two");
+        assert_eq!((sockets.unsent, sockets.oversized), (2, 0));
+    }
+
+    #[test]
+    fn only_a_link_that_is_too_narrow_for_any_packet_of_quic_is_said_to_be() {
+        let too_large = rustix::io::Errno::MSGSIZE.into();
+        assert!(is_too_narrow(&too_large, 1_200));
+        assert!(!is_too_narrow(&too_large, 1_201), "a test of what the path carries");
+        assert!(!is_too_narrow(&io::ErrorKind::PermissionDenied.into(), 1_200));
     }
 
     #[test]
