@@ -53,7 +53,8 @@ pub enum Outgoing {
         /// Whether nothing follows.
         fin: bool,
     },
-    /// Read so many bytes more from this stream.
+    /// So many bytes of this stream have been dealt with: read that many more. It may be over; until all of its bytes have been
+    /// dealt with it counts among the streams that the other side may have open.
     Credit {
         /// Which incoming stream.
         stream: StreamId,

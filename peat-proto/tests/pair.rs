@@ -239,4 +239,7 @@ fn documents_that_only_wait_for_the_disk_hold_up_what_arrives() {
     world.run();
     world.pass(Duration::from_secs(60));
     assert_eq!(world.hosts[1].node.documents("").len(), 2_000);
+    // Here every frame has a stream of its own, which has ended long since: its credit comes back all the same.
+    let received = world.hosts[1].node.stats().traffic.bytes_received;
+    assert_eq!(world.hosts[1].consumed as u64, received);
 }

@@ -13,7 +13,8 @@ pub const MAX_HANDSHAKES: usize = 64;
 pub const MAX_CONNECTIONS: usize = 512;
 
 /// Incoming streams of one connection, of either kind: six lanes, and room for their successors. As many as the core
-/// follows.
+/// follows. No more are taken in while as many that are over wait for the node: what a connection makes it hold is bounded
+/// by twice as many times [`STREAM_CREDIT`], 8 MiB, and on the old wire, with streams of both kinds, by 12 MiB.
 pub const MAX_STREAMS: u32 = 16;
 
 /// Incoming bidirectional streams of one connection. Only the old wire has any; where it is not offered, a peer that

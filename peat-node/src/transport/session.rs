@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::{Bytes, BytesMut};
 use peat_proto::{CloseCode, Lane, StreamId};
 
-use super::limits::{READ_BYTES, STREAM_CREDIT};
+use super::limits::{MAX_STREAMS, READ_BYTES, STREAM_CREDIT};
 use super::{Conn, Outgoing};
 
 /// A connection's streams, as a QUIC library offers them. No call waits: what cannot go on now says so, and the adapter
@@ -75,6 +75,8 @@ pub struct Session {
     replies: BTreeMap<StreamId, VecDeque<Reply>>,
     /// Bytes that may still be read of each incoming stream.
     room: BTreeMap<StreamId, usize>,
+    /// Bytes that the node has not taken of each incoming stream that is over.
+    ended: BTreeMap<StreamId, usize>,
     /// Where incoming bytes are put together. Those that were handed on share its memory until it is full.
     buffer: BytesMut,
 }
@@ -111,8 +113,9 @@ impl Session {
     #[must_use]
     pub fn new(conn: Conn) -> Self {
         let lasting = Lane::LASTING.map(|_| Lasting::default());
-        let (singles, replies, room) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { conn, lasting, singles, next_single: 0, replies, room, buffer: BytesMut::new() }
+        let (singles, replies) = (BTreeMap::new(), BTreeMap::new());
+        let (room, ended) = (BTreeMap::new(), BTreeMap::new());
+        Self { conn, lasting, singles, next_single: 0, replies, room, ended, buffer: BytesMut::new() }
     }
 
     /// The node's end of the connection.
@@ -138,9 +141,15 @@ impl Session {
             Outgoing::Credit { stream, bytes } => {
                 if let Some(room) = self.room.get_mut(&stream) {
                     *room += bytes;
+                } else if let Some(left) = self.ended.get_mut(&stream) {
+                    *left = left.saturating_sub(bytes);
+                    if *left == 0 {
+                        self.ended.remove(&stream);
+                    }
                 }
             }
             Outgoing::Stop { stream, code } => {
+                self.ended.remove(&stream);
                 if self.room.remove(&stream).is_some() {
                     streams.stop(stream, code.code());
                 }
@@ -152,7 +161,9 @@ impl Session {
 
     /// Goes on with everything as far as the library lets it.
     pub fn pump(&mut self, streams: &mut impl Streams) {
-        while let Some(stream) = streams.accept() {
+        while self.ended.len() < MAX_STREAMS as usize
+            && let Some(stream) = streams.accept()
+        {
             self.room.insert(stream, STREAM_CREDIT);
         }
         self.write(streams);
@@ -197,7 +208,7 @@ impl Session {
     }
 
     fn read(&mut self, streams: &mut impl Streams) {
-        let (conn, buffer) = (&self.conn, &mut self.buffer);
+        let (conn, buffer, ended) = (&self.conn, &mut self.buffer, &mut self.ended);
         self.room.retain(|stream, room| {
             while *room > 0 {
                 if buffer.capacity() == 0 {
@@ -211,14 +222,16 @@ impl Session {
                     conn.received(*stream, bytes, fin);
                 }
                 match outcome {
-                    Read::More => {}
+                    Read::More => continue,
                     Read::Blocked => return true,
-                    Read::Reset => {
-                        conn.reset(*stream);
-                        return false;
-                    }
-                    Read::End | Read::Gone => return false,
+                    Read::Reset => conn.reset(*stream),
+                    Read::End | Read::Gone => {}
                 }
+                let left = STREAM_CREDIT.saturating_sub(*room);
+                if left > 0 {
+                    ended.insert(*stream, left);
+                }
+                return false;
             }
             true
         });

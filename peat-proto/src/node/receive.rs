@@ -94,7 +94,7 @@ impl Node {
 
     pub(super) fn end_stream(&mut self, id: ConnId, stream: StreamId) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        conn.held.remove(&stream);
+        // The credit that is held of it is given back in its time: until then it counts as open for the transport.
         if let Some(ended) = conn.streams.remove(&stream) {
             self.receiving = self.receiving.saturating_sub(ended.counted);
             if ended.assembler.is_mid_frame() {

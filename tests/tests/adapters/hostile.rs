@@ -1,7 +1,8 @@
 //! Datagrams of strangers: whatever they are, the state they leave is bounded and peers are served.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
 
 use peat_node::proto::policy::Class;
 use peat_node::proto::{Lane, PeerId, Wire};
@@ -14,6 +15,7 @@ crate::over_kinds! {
     a_flood_of_first_packets_leaves_bounded_state_and_peers_served,
     garbage_and_mangled_packets_harm_nobody,
     many_silent_peers_keep_no_caller_out,
+    streams_that_end_count_until_the_node_has_taken_what_they_brought,
 }
 
 fn socket() -> UdpSocket {
@@ -173,4 +175,42 @@ async fn garbage_and_mangled_packets_harm_nobody(kind: Kind) {
         let stats = udp.stats();
         assert!(stats.connections <= 2 + limits::MAX_HANDSHAKES as u64, "{stats:?}");
     }
+}
+
+/// Each ends long before its credit is used up, and the node takes nothing for a while.
+async fn streams_that_end_count_until_the_node_has_taken_what_they_brought(kind: Kind) {
+    const STREAMS: usize = 150;
+    let side = Side::new(kind, 2).await;
+    let (_endpoint, connection, conn) = rogue(&side).await;
+    let flood = tokio::spawn({
+        let connection = connection.clone();
+        async move {
+            for _ in 0..STREAMS {
+                let mut stream = connection.open_uni().await.expect("room for streams");
+                stream.write_all(&[7; 32 << 10]).await.expect("connected");
+                stream.finish().expect("still open");
+            }
+        }
+    });
+    let most = 2 * limits::MAX_STREAMS as usize;
+    let (mut waiting, mut ended, mut rounds) = (BTreeMap::new(), 0, 0);
+    while ended < STREAMS {
+        match tokio::time::timeout(Duration::from_millis(300), side.bench.next()).await {
+            Ok(Seen::Received { stream, bytes, fin, .. }) => {
+                *waiting.entry(stream).or_insert(0) += bytes.len();
+                ended += usize::from(fin);
+                assert!(waiting.len() <= most, "{} streams at once", waiting.len());
+            }
+            Ok(other) => panic!("unexpected {other:?}"),
+            Err(_) => {
+                rounds += 1;
+                assert!(!waiting.is_empty(), "nothing is owed and nothing comes");
+                for (stream, bytes) in std::mem::take(&mut waiting) {
+                    conn.tell(Outgoing::Credit { stream, bytes });
+                }
+            }
+        }
+    }
+    assert!(rounds >= STREAMS / most, "{rounds} pauses");
+    flood.await.expect("no panic");
 }

@@ -109,10 +109,10 @@ impl Node {
         let Some(conn) = self.legacy.conns.get_mut(&id) else { return };
         let held = std::mem::take(&mut conn.held);
         for (stream, len) in held {
+            self.legacy_consume(id, stream, len);
             if self.legacy_read(id, stream).is_break() {
                 continue;
             }
-            self.legacy_consume(id, stream, len);
             let conn = self.legacy.conns.get(&id);
             if conn.and_then(|conn| conn.inlets.get(&stream)).is_some_and(|inlet| inlet.ended) {
                 self.legacy_ended(id, stream);
@@ -213,7 +213,7 @@ impl Node {
     /// Forgets an incoming stream; our half of a bidirectional one ends.
     pub(in crate::node) fn legacy_forget(&mut self, id: ConnId, stream: StreamId) {
         let Some(conn) = self.legacy.conns.get_mut(&id) else { return };
-        conn.held.remove(&stream);
+        // The credit that is held of it is given back in its time: until then it counts as open for the transport.
         if let Some(inlet) = conn.inlets.remove(&stream) {
             self.receiving = self.receiving.saturating_sub(inlet.counted);
         }
