@@ -175,6 +175,39 @@ fn a_silent_peer_is_probed_as_often_as_its_profile_says_and_lost_in_time() {
     }
 }
 
+/// A turn leaves nothing that could be sent: another one without a reason sends no more.
+#[test]
+fn what_the_endpoint_answers_is_sent_in_the_same_turn() {
+    let now = Instant::now();
+    let [mut near, mut far] = [1, 2].map(|seed| End::new(seed, loopback(), &Options::default()));
+    near.connections.dial(Dial { peer: id(2), addrs: vec![far.addr()] }, now, 10 * SECOND, Duration::ZERO);
+    let mut came = true;
+    while came {
+        came = false;
+        for end in [&mut near, &mut far] {
+            came |= end.turn(now);
+            let sent = end.sockets.bytes_sent;
+            end.connections.touch_all();
+            end.connections.drive(&mut end.sockets, now);
+            assert_eq!(end.sockets.bytes_sent, sent);
+        }
+    }
+}
+
+/// It forgot everything, and has its key and its address.
+#[test]
+fn a_restarted_peer_says_at_once_that_it_has_forgotten_a_connection() {
+    let mut now = Instant::now();
+    let [mut near, far] = pair(&Options::default(), &mut now);
+    let addr = far.addr();
+    drop(far);
+    let mut restarted = End::new(2, addr, &Options::default());
+    say(&near, [Bytes::from_static(b"anybody there?")]);
+    let until = now + SECOND / 10;
+    run(&mut [&mut near, &mut restarted], &mut now, until);
+    assert!(near.is_lost());
+}
+
 /// The far node takes nothing, so that what leaves is what the windows hold: of the stream, of what is not acknowledged, and
 /// of what is read ahead.
 #[test]

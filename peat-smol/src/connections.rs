@@ -10,7 +10,7 @@ use peat_node::proto::{CloseCode, ConnId};
 use peat_node::transport::queue::Sender;
 use peat_node::transport::session::Session;
 use peat_node::transport::{Dial, Outgoing, Port, limits};
-use quinn_proto::{ConnectionHandle, DatagramEvent, Endpoint, EndpointEvent, Incoming};
+use quinn_proto::{ConnectionHandle, DatagramEvent, Endpoint, Incoming};
 
 use crate::congestion::Gate;
 use crate::connection::{Connection, Phase, Turn};
@@ -229,22 +229,42 @@ impl Connections {
                 None => break,
             }
         }
-        let Some(connection) = self.all.get_mut(&handle) else { return false };
-        let more = connection.transmit(now, sockets, &mut self.packets);
-        if let Phase::Closing = connection.phase {
+        if let Some(Phase::Closing) = self.all.get(&handle).map(|connection| &connection.phase) {
             // The node has closed it since.
             self.known.retain(|_, known| *known != handle);
         }
-        while let Some(event) = connection.quic.poll_endpoint_events() {
-            if forward(&mut self.endpoint, handle, event, connection) {
-                self.all.remove(&handle);
-                self.deadlines.set(handle, None);
-                return false;
+        let more = loop {
+            // What the endpoint answers may have to be sent, and what was sent may concern the endpoint.
+            self.forward(handle);
+            let Some(connection) = self.all.get_mut(&handle) else { return false };
+            let more = connection.transmit(now, sockets, &mut self.packets);
+            if !self.forward(handle) {
+                break more;
             }
-        }
+        };
+        let Some(connection) = self.all.get_mut(&handle) else { return false };
         let deadline = connection.deadline();
         self.deadlines.set(handle, deadline);
         more
+    }
+
+    /// Tells the endpoint what a connection needs of it, and brings the answers; true if there were any. Forgets a connection
+    /// that is at its end.
+    fn forward(&mut self, handle: ConnectionHandle) -> bool {
+        let Some(connection) = self.all.get_mut(&handle) else { return false };
+        let (mut drained, mut answered) = (false, false);
+        while let Some(event) = connection.quic.poll_endpoint_events() {
+            drained |= event.is_drained();
+            if let Some(answer) = self.endpoint.handle_event(handle, event) {
+                connection.quic.handle_event(answer);
+                answered = true;
+            }
+        }
+        if drained {
+            self.all.remove(&handle);
+            self.deadlines.set(handle, None);
+        }
+        answered && !drained
     }
 
     /// The peer has proven its key: the node hears of the connection.
@@ -326,23 +346,15 @@ impl Connections {
         self.all.values().filter(counts).count()
     }
 
+    /// As if something had happened to every connection.
+    #[cfg(test)]
+    pub(crate) fn touch_all(&mut self) {
+        self.touched.extend(self.all.keys());
+    }
+
     fn handshakes(&self) -> usize {
         self.all.values().filter(|connection| matches!(connection.phase, Phase::Accepting(_))).count()
     }
-}
-
-/// Tells the endpoint what a connection needs of it, and brings the answer. True if the connection is at its end.
-fn forward(
-    endpoint: &mut Endpoint,
-    handle: ConnectionHandle,
-    event: EndpointEvent,
-    connection: &mut Connection,
-) -> bool {
-    let drained = event.is_drained();
-    if let Some(answer) = endpoint.handle_event(handle, event) {
-        connection.quic.handle_event(answer);
-    }
-    drained
 }
 
 impl Deadlines {

@@ -1,12 +1,17 @@
 //! How QUIC is set up.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use peat_node::PeerId;
 use peat_node::proto::Wire;
 use peat_node::transport::{Port, limits};
 use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn_proto::{ClientConfig, Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
+use quinn_proto::crypto::{CryptoError, HmacKey};
+use quinn_proto::{
+    ClientConfig, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, IdleTimeout, InvalidCid,
+    RandomConnectionIdGenerator, ServerConfig, TransportConfig, VarInt,
+};
 
 use crate::congestion::{Factory, Gate};
 use crate::options::{BindError, Options, Profile};
@@ -15,13 +20,15 @@ use crate::tls::{BadKey, Identity};
 /// What connections are made from.
 pub(crate) struct Quic {
     identity: Identity,
+    resets: Resets,
     transport: Arc<TransportConfig>,
 }
 
 impl Quic {
     pub(crate) fn new(port: &Port, options: &Options, gate: Gate) -> Result<Self, BindError> {
         let identity = Identity::new(port.secret(), port.alpns()).map_err(key)?;
-        Ok(Self { identity, transport: Arc::new(transport(options, port.wires(), gate)) })
+        let resets = Resets::of(&port.secret());
+        Ok(Self { identity, resets, transport: Arc::new(transport(options, port.wires(), gate)) })
     }
 
     pub(crate) fn id(&self) -> PeerId {
@@ -34,8 +41,10 @@ impl Quic {
         let mut server = ServerConfig::with_crypto(Arc::new(server));
         // Callers are accepted or turned away at once, so that none of their packets is kept.
         server.transport_config(self.transport.clone()).max_incoming(1).incoming_buffer_size_total(0);
-        let config = Arc::new(EndpointConfig::default());
-        Ok(Endpoint::new(config, Some(Arc::new(server)), !may_fragment, None))
+        let mut config = EndpointConfig::new(Arc::new(self.resets.clone()));
+        let resets = self.resets.clone();
+        config.cid_generator(move || Box::new(Names::new(resets.clone())));
+        Ok(Endpoint::new(Arc::new(config), Some(Arc::new(server)), !may_fragment, None))
     }
 
     pub(crate) fn client(&self, peer: PeerId) -> Result<ClientConfig, BindError> {
@@ -44,6 +53,81 @@ impl Quic {
         let mut client = ClientConfig::new(Arc::new(client));
         client.transport_config(self.transport.clone());
         Ok(client)
+    }
+}
+
+/// What makes the tokens by which a peer believes that a connection is forgotten here (RFC 9000, 10.3). From the node's key,
+/// so that a peer learns it from the first packet that comes after a restart, and not from silence.
+#[derive(Clone)]
+struct Resets([u8; 32]);
+
+impl Resets {
+    fn of(secret: &[u8; 32]) -> Self {
+        Self(blake3::derive_key("peat 2026 QUIC stateless reset v1", secret))
+    }
+
+    fn hash(&self, data: &[u8]) -> blake3::Hash {
+        blake3::keyed_hash(&self.0, data)
+    }
+}
+
+impl HmacKey for Resets {
+    fn sign(&self, data: &[u8], signature: &mut [u8]) {
+        signature.copy_from_slice(self.hash(data).as_bytes());
+    }
+
+    fn signature_len(&self) -> usize {
+        blake3::OUT_LEN
+    }
+
+    fn verify(&self, data: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
+        // Compared in constant time.
+        let same = <[u8; blake3::OUT_LEN]>::try_from(signature).is_ok_and(|it| self.hash(data) == it);
+        if same { Ok(()) } else { Err(CryptoError) }
+    }
+}
+
+/// Names connections: 6 random bytes, so many that none comes again while somebody may know its token, and 2 by which the
+/// node knows its own from noise, which gets no answer.
+struct Names {
+    random: RandomConnectionIdGenerator,
+    resets: Resets,
+}
+
+/// Bytes of a name that are random, and all of them.
+const RANDOM: usize = 6;
+const NAME: usize = RANDOM + 2;
+
+impl Names {
+    fn new(resets: Resets) -> Self {
+        Self { random: RandomConnectionIdGenerator::new(RANDOM), resets }
+    }
+
+    fn check(&self, random: &[u8]) -> [u8; NAME - RANDOM] {
+        let hash = *self.resets.hash(&[b"name", random].concat()).as_bytes();
+        [hash[0], hash[1]]
+    }
+}
+
+impl ConnectionIdGenerator for Names {
+    fn generate_cid(&mut self) -> ConnectionId {
+        let random = self.random.generate_cid();
+        ConnectionId::new(&[&random[..], &self.check(&random)].concat())
+    }
+
+    fn validate(&self, name: &ConnectionId) -> Result<(), InvalidCid> {
+        match name.split_at_checked(RANDOM) {
+            Some((random, check)) if check == self.check(random) => Ok(()),
+            _ => Err(InvalidCid),
+        }
+    }
+
+    fn cid_len(&self) -> usize {
+        NAME
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
     }
 }
 
