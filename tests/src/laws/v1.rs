@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use peat_proto::reconcile::{Cell, Decoder, Frozen, Item, Prefix, Progress, Ranges, SetKey, State, SymbolSet};
 use peat_proto::wire::v1::{
-    Assembler, Caps, Cells, Frame, FrameError, Handshake, Hello, Incoming, Kind, Packed, Secrets, Shares,
+    Assembler, Caps, Cells, Entries, Frame, FrameError, Handshake, Hello, Incoming, Kind, Packed, Secrets, Shares,
 };
 use peat_proto::{DocId, Formation, FormationId, FormationSecret, Heads, Link, PeerId, Role, Wire, automerge};
 
@@ -58,7 +58,13 @@ fn body_of(kind: Kind, body: Bytes, frame: Option<&[u8]>) -> bool {
         Kind::Packed => (64 << 10) + (Packed::MAX_RATIO + 8) * body.len() + (64 << 10),
         _ => 4 * body.len() + (64 << 10),
     };
-    let Ok(found) = within(limit, || read::read(kind, body.clone())) else { return false };
+    let found = match kind {
+        // A node takes in one entry at a time: all of them at once are only for what follows.
+        Kind::Entries => within(limit, || Entries::decode(body.clone()).map(|entries| entries.each().for_each(drop)))
+            .and_then(|()| read::read(kind, body.clone())),
+        _ => within(limit, || read::read(kind, body.clone())),
+    };
+    let Ok(found) = found else { return false };
     // Methods of a later version are not written again.
     if kind == Kind::Proof || kind == Kind::Hello || kind == Kind::Terms {
         return true;
