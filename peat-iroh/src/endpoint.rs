@@ -13,7 +13,8 @@ use iroh::endpoint::{
 use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMode, RelayUrl, SecretKey, Watcher};
 use peat_node::PeerId;
 use peat_node::proto::{Role, Wire};
-use peat_node::transport::{Dial, Port, limits};
+use peat_node::transport::limits::{self, Caller};
+use peat_node::transport::{Dial, Port};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -93,8 +94,7 @@ pub(crate) async fn serve(endpoint: Endpoint, port: Port, options: Options, mut 
                 }
             }
             Some(incoming) = endpoint.accept() => {
-                let refuse = connections.len() >= limits::MAX_CONNECTIONS;
-                if let Some(shake) = admit(incoming, handshakes.len(), refuse, limit) {
+                if let Some(shake) = admit(incoming, handshakes.len(), connections.len(), limit) {
                     handshakes.spawn(shake);
                 }
             }
@@ -142,17 +142,20 @@ async fn dial(
 fn admit(
     incoming: Incoming,
     handshakes: usize,
-    refuse: bool,
+    connections: usize,
     limit: Duration,
 ) -> Option<impl Future<Output = Option<Connection>> + Send + use<>> {
-    if refuse || handshakes >= limits::MAX_HANDSHAKES {
-        incoming.refuse();
-        return None;
-    }
-    if handshakes >= limits::MAX_HANDSHAKES / 2 && !incoming.remote_addr_validated() {
-        // Fails only where the address is validated.
-        let _ = incoming.retry();
-        return None;
+    match Caller::admit(handshakes, connections, incoming.remote_addr_validated()) {
+        Caller::Accept => {}
+        Caller::Retry => {
+            // Fails only where the address is validated.
+            let _ = incoming.retry();
+            return None;
+        }
+        Caller::Refuse => {
+            incoming.refuse();
+            return None;
+        }
     }
     Some(async move {
         let accepted = timeout(limit, incoming).await.ok()?;

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use peat_node::PeerId;
 use peat_node::proto::{CloseCode, ConnId};
+use peat_node::transport::limits::Caller;
 use peat_node::transport::queue::Sender;
 use peat_node::transport::session::Session;
-use peat_node::transport::{Dial, Outgoing, Port, limits};
+use peat_node::transport::{Dial, Outgoing, Port};
 use quinn_proto::{ConnectionHandle, DatagramEvent, Endpoint, Incoming};
 
 use crate::congestion::Gate;
@@ -105,20 +106,22 @@ impl Connections {
 
     /// Accepts a caller, unless there are too many already. Nothing is kept of those that are turned away.
     fn caller(&mut self, incoming: Incoming, serving: bool, socket: SocketId, sockets: &mut Sockets, now: Instant) {
-        let handshakes = self.handshakes();
-        let crowded = handshakes >= limits::MAX_HANDSHAKES || self.guests() >= limits::MAX_CONNECTIONS;
-        if !serving || crowded {
-            count(&self.counters.refused);
-            let transmit = self.endpoint.refuse(incoming, &mut self.packets);
-            return sockets.send(socket, transmit, &self.packets);
-        }
-        if handshakes >= limits::MAX_HANDSHAKES / 2 && !incoming.remote_address_validated() {
-            count(&self.counters.retried);
-            // Fails only where the address is validated.
-            if let Ok(transmit) = self.endpoint.retry(incoming, &mut self.packets) {
-                sockets.send(socket, transmit, &self.packets);
+        let proven = incoming.remote_address_validated();
+        match Caller::admit(self.handshakes(), self.guests(), proven) {
+            Caller::Accept if serving => {}
+            Caller::Retry if serving => {
+                count(&self.counters.retried);
+                // Fails only where the address is validated.
+                if let Ok(transmit) = self.endpoint.retry(incoming, &mut self.packets) {
+                    sockets.send(socket, transmit, &self.packets);
+                }
+                return;
             }
-            return;
+            _ => {
+                count(&self.counters.refused);
+                let transmit = self.endpoint.refuse(incoming, &mut self.packets);
+                return sockets.send(socket, transmit, &self.packets);
+            }
         }
         match self.endpoint.accept(incoming, now, &mut self.packets, None) {
             Ok((handle, quic)) => {

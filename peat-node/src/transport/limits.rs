@@ -57,3 +57,42 @@ pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// Time that connections have to say farewell with the core's own codes once the node has closed.
 pub const FAREWELL: Duration = Duration::from_secs(1);
+
+/// What becomes of a caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caller {
+    /// Its handshake begins.
+    Accept,
+    /// It must first prove that its address is its own; nothing is kept of it.
+    Retry,
+    /// There are too many already; nothing is computed for it.
+    Refuse,
+}
+
+impl Caller {
+    /// With so many handshakes of callers under way and so many connections that callers count against.
+    #[must_use]
+    pub fn admit(handshakes: usize, connections: usize, proven_address: bool) -> Self {
+        if handshakes >= MAX_HANDSHAKES || connections >= MAX_CONNECTIONS {
+            Self::Refuse
+        } else if handshakes >= MAX_HANDSHAKES / 2 && !proven_address {
+            Self::Retry
+        } else {
+            Self::Accept
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_prove_their_address_in_a_crowd_and_are_turned_away_from_a_full_house() {
+        assert_eq!(Caller::admit(MAX_HANDSHAKES / 2 - 1, MAX_CONNECTIONS - 1, false), Caller::Accept);
+        assert_eq!(Caller::admit(MAX_HANDSHAKES / 2, 0, false), Caller::Retry);
+        assert_eq!(Caller::admit(MAX_HANDSHAKES - 1, 0, true), Caller::Accept);
+        assert_eq!(Caller::admit(MAX_HANDSHAKES, 0, true), Caller::Refuse);
+        assert_eq!(Caller::admit(0, MAX_CONNECTIONS, true), Caller::Refuse);
+    }
+}
