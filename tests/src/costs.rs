@@ -4,11 +4,15 @@
 mod corpus;
 mod fielded;
 mod floor;
+mod meter;
 mod pair;
 mod rows;
+mod timed;
 
 pub use corpus::{Corpus, aircraft, fields};
 pub use fielded::{Crossed, edit_of_fielded, exchange_of_fielded, reconciliation_of_fielded};
 pub use floor::first_sync_floor;
-pub use pair::{Bytes, Meter, Pair, Side};
+pub use meter::{Bytes, Meter};
+pub use pair::{Pair, Side};
 pub use rows::{changed, edit, equal, first_sync, hub_and_leaf, restarted_hub_and_leaf};
+pub use timed::{FirstSync, timed};

@@ -26,8 +26,8 @@ use redb::backends::FileBackend;
 use redb::{Database, StorageBackend};
 
 use self::rewind::{Overlay, Rewind};
-use self::tables::Failure;
 pub(crate) use self::tables::Meta;
+use self::tables::{Failure, Reader};
 use super::{OpenFault, Store};
 
 /// The format of the tables. A store of another format is refused.
@@ -40,6 +40,8 @@ const CACHE: usize = 16 << 20;
 pub struct DiskStore {
     disk: Rewind,
     state: State,
+    /// Of the state; none after a commit.
+    reader: Option<Reader>,
     meta: Meta,
     /// Written as [`Meta::closed`] by a clean close.
     mark: Option<[u8; 16]>,
@@ -92,7 +94,8 @@ impl DiskStore {
     /// [`OpenFault`] if the bytes are not a store of this version or cannot be read.
     pub fn with_backend(backend: impl StorageBackend) -> Result<Self, OpenFault> {
         let disk = Rewind::new(backend).map_err(|error| fault(&error.into()))?;
-        let mut store = Self { state: State::Open(database(disk.clone())?), disk, meta: Meta::default(), mark: None };
+        let state = State::Open(database(disk.clone())?);
+        let mut store = Self { disk, state, reader: None, meta: Meta::default(), mark: None };
         match store.read(Meta::read)? {
             Some(meta) => store.meta = meta,
             None => store.commit(&[], Meta::default())?,
@@ -117,6 +120,7 @@ impl DiskStore {
 
     /// One transaction, whose outcome is known when this returns.
     fn commit(&mut self, batches: &[Batch], meta: Meta) -> Result<(), StoreFault> {
+        self.reader = None;
         if !matches!(self.state, State::Open(_)) {
             self.reopen()?;
         }
@@ -159,6 +163,7 @@ impl DiskStore {
 
     /// Drops the database, which may write.
     fn shut(&mut self) {
+        self.reader = None;
         let state = std::mem::replace(&mut self.state, State::Down);
         let _ = guarded(|| {
             drop(state);
@@ -197,7 +202,22 @@ impl Store for DiskStore {
     }
 
     fn load(&mut self, doc: &DocId) -> Result<Vec<Bytes>, StoreFault> {
-        Ok(self.read(|db| tables::load(db, doc))?)
+        if let Some(reader) = &self.reader {
+            match guarded(|| reader.load(doc)) {
+                Err(Failure::File(_)) => self.reader = None,
+                outcome => return Ok(outcome.map_err(OpenFault::from)?),
+            }
+        }
+        let (reader, outcome) = self.read(|db| {
+            let reader = Reader::open(db)?;
+            match reader.load(doc) {
+                Ok(chunks) => Ok((reader, Ok(chunks))),
+                Err(Failure::Content(fault)) => Ok((reader, Err(fault))),
+                Err(failure) => Err(failure),
+            }
+        })?;
+        self.reader = Some(reader);
+        Ok(outcome?)
     }
 
     fn apply(&mut self, batches: &[Batch]) -> Result<(), StoreFault> {

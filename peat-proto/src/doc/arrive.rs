@@ -157,7 +157,8 @@ impl Docs {
 
     /// Puts a merged document back and tells everyone what came of it.
     pub(super) fn conclude(&mut self, doc: DocId, mut live: Box<Live>, merged: Merged) {
-        let Merged { mut added, bytes, mut reports, rest, broken } = merged;
+        let Merged { mut added, bytes, mut reports, rest, broken, blank } = merged;
+        self.blank = blank.or(self.blank.take());
         if !rest.is_empty() {
             self.attention.entry(doc.clone()).or_default().inbox.splice(0..0, rest);
         }

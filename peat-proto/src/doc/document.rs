@@ -138,7 +138,12 @@ impl Unsaved {
 impl Live {
     /// An empty document that writes as `actor`.
     pub(crate) fn blank(actor: &ActorId) -> Self {
-        Self::around(history::blank(actor), Extent::default(), 0)
+        Self::around_blank(history::blank(actor))
+    }
+
+    /// An empty document that was not used.
+    pub(crate) fn around_blank(doc: Automerge) -> Self {
+        Self::around(doc, Extent::default(), 0)
     }
 
     /// Parses the chunks of the store; `None` when they are damaged.

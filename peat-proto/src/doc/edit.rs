@@ -122,7 +122,8 @@ impl Docs {
         if let Some(document) = self.classes[class].get_mut(doc)
             && document.awaits_birth()
         {
-            let mut live = Box::new(Live::blank(&self.actor));
+            let blank = self.blank.take();
+            let mut live = Box::new(blank.map_or_else(|| Live::blank(&self.actor), |blank| Live::around_blank(*blank)));
             self.cache.insert(doc, &mut live);
             document.phase = Phase::Live(live);
         }

@@ -29,6 +29,8 @@ pub(crate) struct Merged {
     pub(crate) rest: Vec<Incoming>,
     /// Automerge failed in the middle: the document may not be used any more.
     pub(crate) broken: bool,
+    /// The empty document in whose place a whole one was put.
+    pub(crate) blank: Option<Box<Automerge>>,
 }
 
 /// What became of one [`Incoming`].
@@ -245,7 +247,8 @@ impl Merged {
                 let new = saved.stats().num_changes;
                 *extent =
                     if trusted { Extent::of_chunks([bytes.as_ref()]) } else { Extent::exactly(admitted.expanded) };
-                *doc = saved.with_actor(doc.get_actor().clone());
+                let actor = doc.get_actor().clone();
+                self.blank = Some(Box::new(std::mem::replace(doc, saved.with_actor(actor))));
                 (Ok((new, 0)), Brought::Whole(heads))
             }
         };

@@ -4,14 +4,11 @@
 //!
 //! Times are processor time of this thread, both sides together.
 
-use std::path::Path;
 use std::time::Duration;
 
-use peat_node::store::Store;
-use peat_node::store::disk::DiskStore;
 use peat_tests::costs::{
-    self, Corpus, Crossed, Meter, Pair, aircraft, edit_of_fielded, exchange_of_fielded, fields, first_sync_floor,
-    reconciliation_of_fielded,
+    self, Corpus, Crossed, FirstSync, Meter, Pair, aircraft, edit_of_fielded, exchange_of_fielded, fields,
+    reconciliation_of_fielded, timed,
 };
 
 fn main() {
@@ -130,37 +127,29 @@ fn first() {
 }
 
 fn first_row(name: &str, corpus: &Corpus) -> (u64, Duration) {
-    let dir = tempfile::tempdir().expect("a directory");
-    let (floor_bytes, floor) = timed(|| first_sync_floor(corpus, &mut *store(&dir.path().join("floor.redb"))));
-    let stores = ["from", "to"].map(|side| store(&dir.path().join(format!("{side}.redb"))));
-    let mut pair = costs::first_sync(corpus, stores);
-    let (meter, cpu) = met(&mut pair);
-    assert_eq!(pair.heads(0), pair.heads(1));
+    let sync = FirstSync::median(corpus, 5);
+    let FirstSync { bytes, floor_bytes, time: cpu, floor } = sync;
     let fielded: Crossed = exchange_of_fielded(corpus, true);
     row(&[
         name.to_owned(),
         corpus.bytes().to_string(),
-        meter.all().to_string(),
+        bytes.to_string(),
         millis(cpu),
         floor_bytes.to_string(),
         millis(floor),
-        format!("{:.2}", cpu.as_secs_f64() / floor.as_secs_f64()),
+        format!("{:.2}", sync.ratio()),
         fielded.bytes.to_string(),
         fielded.frames.to_string(),
     ]);
-    (meter.all(), cpu)
-}
-
-fn store(path: &Path) -> Box<dyn Store> {
-    Box::new(DiskStore::create(path).expect("a store"))
+    (bytes, cpu)
 }
 
 /// Lets both meet; what crossed, and the time that it took them.
 fn met(pair: &mut Pair) -> (Meter, Duration) {
-    let met = timed(|| pair.meet());
+    let ((), time) = timed(|| pair.meet());
     let names = |side: usize| pair.heads(side).into_iter().filter(|(doc, _)| doc.collection() == "units");
     assert!(names(0).eq(names(1)), "both are equal in what they share");
-    met
+    (pair.meter(), time)
 }
 
 fn reconciliation_header(fielded: &str) {
@@ -184,24 +173,6 @@ fn row(cells: &[String]) {
 
 fn millis(time: Duration) -> String {
     format!("{:.2}", time.as_secs_f64() * 1e3)
-}
-
-fn timed<T>(f: impl FnOnce() -> T) -> (T, Duration) {
-    let begun = processor_time();
-    let done = f();
-    (done, processor_time().saturating_sub(begun))
-}
-
-#[cfg(target_os = "linux")]
-fn processor_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.try_into().unwrap_or(0))
-}
-
-/// Elsewhere the time of day has to do.
-#[cfg(not(target_os = "linux"))]
-fn processor_time() -> Duration {
-    std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default()
 }
 
 /// How a cost grows with the number of documents: the slope between the first and the last point, both logarithmic.

@@ -10,10 +10,11 @@ use peat_node::store::memory::MemoryStore;
 use peat_node::store::{Store, thread::execute};
 use peat_node::transport::STREAM_CREDIT;
 use peat_proto::store::{Entry as Held, StoreCommand};
-use peat_proto::wire::v1::{Assembler, Body, Caps, Entries, Incoming, Kind, Packer};
 use peat_proto::{
     Boot, Config, ConnId, DocId, Input, Lane, Link, Node, Now, Output, PeerId, Role, StreamId, Time, Wire,
 };
+
+use super::meter::{Count, Meter, Sent};
 
 /// One node and where it keeps its documents.
 #[derive(Debug)]
@@ -25,7 +26,6 @@ pub struct Side {
     commands: Vec<StoreCommand>,
     /// The longest chain of answers that led to what it last received, in frames.
     depth: u64,
-    streams: Vec<(Lane, Assembler)>,
     /// Bytes that it was sent on each stream and gave no credit back for.
     owing: BTreeMap<StreamId, usize>,
 }
@@ -38,64 +38,9 @@ pub struct Pair {
     now: Now,
     frames: VecDeque<(usize, Lane, Frame, u64)>,
     connections: u64,
-    meter: Meter,
-    /// The depth before the first frame that is neither greeting nor proof.
-    greeted: Option<u64>,
-}
-
-/// Bytes by what they are for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Bytes {
-    /// Greetings and proofs.
-    pub hello: u64,
-    /// Everything else on the control lane: terms, summaries, cells, ranges, wishes.
-    pub control: u64,
-    /// Frames about documents, as they crossed.
-    pub documents: u64,
-    /// Changes and whole documents in them, before the frames were compressed.
-    pub content: u64,
-}
-
-/// What crossed since the connection began.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Meter {
-    /// From the dialling side, and from the other.
-    pub bytes: [Bytes; 2],
-    /// Frames about documents, either way.
-    pub frames: u64,
-    /// Frames with content, either way.
-    pub data: u64,
-    /// Half round trips after greeting and proof, until nothing was left to say.
-    pub half_trips: u64,
-}
-
-impl Bytes {
-    /// What it cost to find out and to name what differs: everything but the greeting and the content. Of compressed
-    /// frames, what they have beyond the uncompressed content.
-    #[must_use]
-    pub fn finding(&self) -> u64 {
-        self.control + self.documents.saturating_sub(self.content)
-    }
-
-    /// All of it.
-    #[must_use]
-    pub fn all(&self) -> u64 {
-        self.hello + self.control + self.documents
-    }
-}
-
-impl Meter {
-    /// What it cost to find out and to name what differs, both ways.
-    #[must_use]
-    pub fn finding(&self) -> u64 {
-        self.bytes.iter().map(Bytes::finding).sum()
-    }
-
-    /// All bytes, both ways.
-    #[must_use]
-    pub fn all(&self) -> u64 {
-        self.bytes.iter().map(Bytes::all).sum()
-    }
+    /// What was sent and not counted yet.
+    sent: Vec<Sent>,
+    count: Count,
 }
 
 impl Side {
@@ -103,7 +48,7 @@ impl Side {
         let boot = Boot { store: [number; 16], number: 1 };
         let entries = store.entries().expect("a store that can be read").into_iter().chain(more);
         let node = Node::new(config.clone(), peer(number), boot, [number; 32], entries, now);
-        Self { node, store, commands: Vec::new(), depth: 0, streams: Vec::new(), owing: BTreeMap::new() }
+        Self { node, store, commands: Vec::new(), depth: 0, owing: BTreeMap::new() }
     }
 }
 
@@ -122,27 +67,26 @@ impl Pair {
         let now = Now { mono: Time::ZERO, unix_ms: 1_700_000_000_000 };
         let ([here, there], [more, others]) = (stores, known);
         let sides = [Side::new(1, &configs[0], here, more, now), Side::new(2, &configs[1], there, others, now)];
-        let mut pair =
-            Self { sides, now, frames: VecDeque::new(), connections: 0, meter: Meter::default(), greeted: None };
+        let (frames, sent, count) = (VecDeque::new(), Vec::new(), Count::default());
+        let mut pair = Self { sides, now, frames, connections: 0, sent, count };
         pair.pass(Duration::from_secs(1));
         pair
     }
 
-    /// Connects both, and runs until nothing is left to say; what crossed.
-    pub fn meet(&mut self) -> Meter {
+    /// Connects both, and runs until nothing is left to say.
+    pub fn meet(&mut self) {
         self.connect();
         self.pass(Duration::from_secs(60));
-        self.meter
     }
 
     /// Connects both, and lets them say what they can say without waiting.
     pub fn connect(&mut self) {
         self.connections += 1;
-        (self.meter, self.greeted) = (Meter::default(), None);
+        (self.sent, self.count) = (Vec::new(), Count::default());
         let conn = ConnId(self.connections);
         for (n, role) in [Role::Dialled, Role::Accepted].into_iter().enumerate() {
             let side = &mut self.sides[n];
-            (side.depth, side.streams) = (0, Vec::new());
+            side.depth = 0;
             side.owing.clear();
             let link = Link { role, wire: Wire::V1, reliable: true, binding: [0; 32], rtt: None };
             side.node.handle(self.now, Input::Connected { conn, peer: peer(2 - n as u8), link });
@@ -161,15 +105,20 @@ impl Pair {
 
     /// Counts from here on.
     pub fn restart_meter(&mut self) {
-        self.meter = Meter::default();
-        self.greeted = Some(0);
+        self.look_into();
+        self.count.restart();
         self.sides.iter_mut().for_each(|side| side.depth = 0);
     }
 
-    /// What crossed since the count began.
+    /// What crossed since the count began. Only here are frames looked into: that is no part of what it takes to sync.
     #[must_use]
-    pub fn meter(&self) -> Meter {
-        self.meter
+    pub fn meter(&mut self) -> Meter {
+        self.look_into();
+        self.count.meter()
+    }
+
+    fn look_into(&mut self) {
+        self.sent.drain(..).for_each(|sent| self.count.add(&sent));
     }
 
     /// Changes a document on one side, loading it first, and makes it durable; nothing crosses yet.
@@ -289,49 +238,8 @@ impl Pair {
 
     fn send(&mut self, from: usize, lane: Lane, frame: Frame) {
         let depth = self.sides[from].depth + 1;
-        let greets = self.count(from, lane, &frame);
-        match self.greeted {
-            _ if greets => {}
-            None => {
-                self.greeted = Some(depth - 1);
-                self.meter.half_trips = 1;
-            }
-            Some(greeted) => self.meter.half_trips = self.meter.half_trips.max(depth.saturating_sub(greeted)),
-        }
+        self.sent.push(Sent { from, lane, frame: frame.clone(), depth });
         self.frames.push_back((from, lane, frame, depth));
-    }
-
-    /// Counts a frame by what it is; whether it is a greeting or a proof.
-    fn count(&mut self, from: usize, lane: Lane, frame: &Frame) -> bool {
-        let side = &mut self.sides[from];
-        let known = side.streams.iter().position(|(of, _)| *of == lane);
-        let at = known.unwrap_or_else(|| {
-            side.streams.push((lane, Assembler::new()));
-            side.streams.len() - 1
-        });
-        let assembler = &mut side.streams[at].1;
-        assembler.push(frame.clone());
-        let bytes = &mut self.meter.bytes[from];
-        let size = frame.len() as u64;
-        let Ok(Some(Incoming::Frame(read))) = assembler.next(&Caps::PEER) else { panic!("one frame at a time") };
-        let entries = match read.kind {
-            Kind::Hello | Kind::Proof => {
-                bytes.hello += size;
-                return true;
-            }
-            Kind::Entries => Entries::decode(read.body).expect("entries"),
-            Kind::Packed => Packer::new().unpack(read.body).expect("packed entries"),
-            _ => {
-                bytes.control += size;
-                return false;
-            }
-        };
-        let content = entries.each().map(|entry| content(&entry.expect("an entry").body)).sum::<usize>() as u64;
-        bytes.documents += size;
-        bytes.content += content;
-        self.meter.frames += 1;
-        self.meter.data += u64::from(content > 0);
-        false
     }
 
     fn deliver(&mut self, from: usize, lane: Lane, bytes: Frame, depth: u64) {
@@ -349,16 +257,6 @@ impl Pair {
 fn stream(from: usize, lane: Lane) -> StreamId {
     let index = Lane::LASTING.iter().position(|it| *it == lane).expect("a lane that lasts") as u64;
     StreamId::new(index, if from == 0 { Role::Dialled } else { Role::Accepted }, false)
-}
-
-/// Bytes of changes and of whole documents.
-fn content(body: &Body) -> usize {
-    match body {
-        Body::Word(word) => word.changes.iter().map(Frame::len).sum(),
-        Body::Saved(saved) => saved.bytes.len(),
-        Body::Piece(piece) => piece.bytes.len(),
-        Body::Marker(_) | Body::Refused(_) | Body::Held(_) => 0,
-    }
 }
 
 fn peer(number: u8) -> PeerId {

@@ -12,7 +12,8 @@ use peat_proto::store::Entry;
 use peat_proto::{Config, PeerId};
 
 use super::corpus::{Corpus, fields, records};
-use super::pair::{Meter, Pair};
+use super::meter::Meter;
+use super::pair::Pair;
 
 /// Two nodes with so many equal documents that are not in memory, ready to meet.
 #[must_use]
