@@ -65,6 +65,7 @@ fn ten_changed_documents_among_100_000_are_found_and_named_in_4_kb() {
 fn a_thousand_changed_documents_among_100_000_are_found_and_named_in_160_kb() {
     let meter = differing(100_000, 1_000);
     assert!(meter.finding() <= 160_000, "{meter:?}");
+    assert!(meter.half_trips <= 16, "all are exchanged at once: {meter:?}");
 }
 
 #[test]

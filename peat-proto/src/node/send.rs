@@ -22,7 +22,7 @@ use crate::wire::v1::{Body, EntriesBuilder, Entry, Form, Hello, Refused, Saved, 
 const LIST_STEP: usize = 1024;
 
 /// Exchanges that a push to an empty peer keeps under way: their documents are loaded and sent meanwhile.
-pub(super) const PUSH_AHEAD: usize = 128;
+const PUSH_AHEAD: usize = 128;
 
 /// Bytes of entries from which on they are compressed: less gains nothing.
 const WORTH_PACKING: usize = 1 << 10;

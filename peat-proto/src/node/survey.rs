@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::Node;
+use crate::doc::document::Document;
 use crate::doc::scopes::ScopeMask;
 use crate::id::{ConnId, DocId};
 use crate::io::{CloseCode, Event};
@@ -172,24 +173,39 @@ impl Node {
                 }
             }
         }
-        while let Some(conn) = self.conns.get_mut(&id)
-            && conn.exchanges.len() < self.config.max_exchanges.min(super::send::PUSH_AHEAD)
-            && let Some(found) = conn.survey.next_found()
+        while let Some(next) = self.conns.get(&id).and_then(|conn| conn.survey.first_found())
+            && self.may_begin(id, next)
+            && let Some(found) = self.conns.get_mut(&id).and_then(|conn| conn.survey.next_found())
         {
             self.exchange_found(id, found);
         }
+    }
+
+    /// Whether what was found may be exchanged now. Each document that changed takes a round trip or two, and all of them
+    /// together should; but they come into memory when the other side asks for them. What is only pushed waits for nothing.
+    fn may_begin(&self, id: ConnId, found: Found) -> bool {
+        let Some(conn) = self.conns.get(&id) else { return false };
+        if conn.exchanges.len() < self.push_ahead() {
+            return true;
+        }
+        let Found::Changed(symbol) = found else { return false };
+        let document = self.docs.scopes.find(ScopeMask::ALL, &symbol).and_then(|doc| self.docs.get(doc));
+        let memory = document.map_or(0, expected_memory);
+        // Half of the cache, so that what is asked for is still there when it can be sent.
+        let most = self.config.cache_bytes as u64 / 2;
+        conn.exchanges.len() < self.config.max_exchanges && conn.expected.saturating_add(memory) <= most
     }
 
     fn exchange_found(&mut self, id: ConnId, found: Found) {
         let (Found::Changed(symbol) | Found::Missing(symbol)) = found;
         let Some(doc) = self.docs.scopes.find(ScopeMask::ALL, &symbol).cloned() else { return };
         let class = self.docs.class(&doc);
-        let slot = self.docs.get(&doc).map(|document| document.slot);
+        let (slot, memory) = self.docs.get(&doc).map(|it| (it.slot, expected_memory(it))).unzip();
         let most = self.config.max_exchanges;
         let goes = self.conns.get(&id).is_some_and(|conn| self.goes_to(conn, &doc));
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let begin = match found {
-            Found::Changed(_) => Exchange::unknown(),
+            Found::Changed(_) => Exchange::changed(memory.unwrap_or_default()),
             Found::Missing(_) if !goes => return,
             Found::Missing(_) if self.interrupted.take(conn.peer, &doc) => Exchange::unknown(),
             Found::Missing(_) => Exchange::push(conn.link.reliable),
@@ -297,6 +313,11 @@ impl Node {
             self.event(Event::Level { peer });
         }
     }
+}
+
+/// What a document will take in memory, roughly, in bytes: 12 kB, and eight times its saved form (lessons, sizes).
+fn expected_memory(document: &Document) -> u64 {
+    document.bytes.saturating_mul(8).saturating_add(12_000)
 }
 
 /// The scopes that we ask about, as we have them.

@@ -67,6 +67,8 @@ pub(crate) struct Conn {
     pub(crate) equal: Bits,
     /// Documents that are followed one by one because they differ, or may.
     pub(crate) exchanges: BTreeMap<DocId, Exchange>,
+    /// What those that were found by comparing are expected to take in memory, in bytes.
+    pub(crate) expected: u64,
     /// Which of them have something to say: intents, not bytes.
     pub(crate) queues: [BTreeMap<u64, DocId>; 5],
     pub(crate) next_age: u64,
@@ -122,6 +124,7 @@ impl Conn {
             rested: None,
             equal: Bits::default(),
             exchanges: BTreeMap::new(),
+            expected: 0,
             queues: Default::default(),
             next_age: 0,
             timers: BTreeSet::new(),
@@ -215,6 +218,7 @@ impl Conn {
     /// Forgets an exchange and everything that hangs on it.
     pub(crate) fn end_exchange(&mut self, class: Class, doc: &DocId) {
         let Some(exchange) = self.exchanges.remove(doc) else { return };
+        self.expected = self.expected.saturating_sub(exchange.memory);
         self.watch.end(doc);
         if let Some(age) = exchange.queued {
             self.queues[class.index()].remove(&age);
@@ -278,7 +282,12 @@ impl Conn {
         if self.exchanges.len() >= most && !self.exchanges.contains_key(doc) {
             return None;
         }
-        Some(self.exchanges.entry(doc.clone()).or_insert_with(begin))
+        let expected = &mut self.expected;
+        Some(self.exchanges.entry(doc.clone()).or_insert_with(|| {
+            let exchange = begin();
+            *expected = expected.saturating_add(exchange.memory);
+            exchange
+        }))
     }
 
     /// What the exchange about a document that just moved from `before` starts from; `None` when the survey will

@@ -71,6 +71,8 @@ pub(crate) struct Exchange {
     backlog: Backlog,
     /// Walks over the history that were made since they were last counted.
     walks: u64,
+    /// What the document is expected to take in memory when the other side asks for it, in bytes.
+    pub(crate) memory: u64,
 }
 
 /// What one step may take.
@@ -131,6 +133,11 @@ impl Exchange {
     /// About a document of which the other side's copy is unknown.
     pub(crate) fn unknown() -> Self {
         Self::default()
+    }
+
+    /// About a document of which the other side has another state; it will take this much memory.
+    pub(crate) fn changed(memory: u64) -> Self {
+        Self { memory, ..Self::default() }
     }
 
     /// About a document of which the other side has just this.

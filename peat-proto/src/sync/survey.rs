@@ -321,6 +321,11 @@ impl Survey {
         self.found.len() + self.wants.len()
     }
 
+    /// What [`Self::next_found`] gives next.
+    pub(crate) fn first_found(&self) -> Option<Found> {
+        self.found.front().copied()
+    }
+
     /// The next document to exchange.
     pub(crate) fn next_found(&mut self) -> Option<Found> {
         let next = self.found.pop_front();

@@ -21,6 +21,8 @@ pub struct Decoder {
     ours: Frozen,
     /// Cells to ask for first.
     first: u32,
+    /// How many more symbols we have.
+    surplus: f64,
     /// What is left of ours minus theirs.
     cells: Vec<Cell>,
     peeled: Vec<Peeled>,
@@ -52,17 +54,23 @@ impl Decoder {
     #[must_use]
     pub fn new(ours: Frozen, theirs: u64) -> Self {
         // At least so many symbols differ.
-        let surplus = u32::try_from(ours.symbols().abs_diff(theirs)).unwrap_or(MAX_CELLS).min(MAX_CELLS);
-        Self { ours, first: FIRST.max(surplus + surplus / 2), cells: Vec::new(), peeled: Vec::new() }
+        let differ = u32::try_from(ours.symbols().abs_diff(theirs)).unwrap_or(MAX_CELLS).min(MAX_CELLS);
+        let surplus = ours.symbols() as f64 - theirs as f64;
+        Self { ours, first: FIRST.max(differ + differ / 2), surplus, cells: Vec::new(), peeled: Vec::new() }
     }
 
-    /// The cells to ask for: at most half as many as there are already, and no more than seem to be missing.
+    /// The cells to ask for: no more than seem to be missing, and at least a quarter of those there are, so that it ends.
     #[must_use]
     pub fn next(&self) -> Range<u32> {
         let have = self.len();
-        let most = if have == 0 { self.first } else { have + have / 2 };
         let least = have + (have / 4).max(8);
-        let to = self.estimate().map_or(most, |all| all.clamp(least.min(most), most));
+        let to = match self.estimate() {
+            _ if have == 0 => self.first,
+            Some(all) => all.clamp(least, have + (have / 2).max(8)),
+            // From few cells it is known within a fifth, and what was not needed is not given back.
+            None if have < 4 * FIRST => (self.rough_estimate() / 4 * 3).max(least).min(HOPELESS.max(least)),
+            None => self.rough_estimate().max(least).min(HOPELESS.max(least)),
+        };
         have..to.min(self.ours.len())
     }
 
@@ -160,6 +168,21 @@ impl Decoder {
         let logarithm = 2.0 * t * (1.0 + t * t * (1.0 / 3.0 + t * t * (0.2 + t * t / 7.0)));
         let remaining = logarithm * self.cells.len() as f64 / 2.77;
         Some((1.4 * (remaining + self.peeled.len() as f64)) as u32 + 8)
+    }
+
+    /// The same where hardly a cell is empty, by how the counts scatter.
+    ///
+    /// A symbol is in cell i with probability p = 2 / (2 + i), and counts up or down by whose it is. Of d symbols, s more ours than
+    /// theirs, the count is s p on average, with a variance of d p (1 - p): each cell tells d, and n cells within d (2 / n)^0.5.
+    fn rough_estimate(&self) -> u32 {
+        let surplus = self.surplus - f64::from(self.peeled.iter().map(|peeled| peeled.sign).sum::<i32>());
+        let told = self.cells.iter().enumerate().skip(1).map(|(index, cell)| {
+            let p = 2.0 / (2.0 + index as f64);
+            let apart = f64::from(cell.count) - surplus * p;
+            apart * apart / (p * (1.0 - p))
+        });
+        let remaining = told.sum::<f64>() / self.cells.len().saturating_sub(1).max(1) as f64;
+        (1.4 * (remaining + self.peeled.len() as f64)) as u32
     }
 }
 

@@ -197,12 +197,12 @@ fn by_negentropy(ours: &SymbolSet<u32>, theirs: &SymbolSet<u32>) -> (Vec<Symbol>
 }
 
 #[test]
-fn a_sketch_costs_at_most_two_cells_for_each_difference_and_15_round_trips() {
+fn a_sketch_costs_at_most_two_cells_for_each_difference_and_8_round_trips() {
     for changed in [1, 10, 25, 50, 100, 250, 1000, 2500] {
         let (ours, theirs) = sides(4000, changed, 0, 0);
         let (found, cells, trips) = by_sketch(&mut set(&ours), &mut set(&theirs));
         assert_eq!(found.map(|found| found.changed.len()), Some(changed as usize));
-        assert!(cells <= 48.max(4 * changed) && trips <= 15, "{changed} changed: {cells} cells, {trips} trips");
+        assert!(cells <= 48.max(4 * changed) && trips <= 8, "{changed} changed: {cells} cells, {trips} trips");
     }
 }
 
