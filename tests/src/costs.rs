@@ -11,7 +11,7 @@ mod timed;
 
 pub use corpus::{Corpus, aircraft, fields};
 pub use fielded::{Crossed, edit_of_fielded, exchange_of_fielded, reconciliation_of_fielded};
-pub use floor::first_sync_floor;
+pub use floor::{DIGEST, first_sync_floor, naming_floor};
 pub use meter::{Bytes, Meter};
 pub use pair::{Pair, Side};
 pub use rows::{changed, edit, equal, first_sync, hub_and_leaf, restarted_hub_and_leaf};

@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use peat_tests::costs::{
-    self, Corpus, Crossed, FirstSync, Meter, Pair, aircraft, edit_of_fielded, exchange_of_fielded, fields,
-    reconciliation_of_fielded, timed,
+    self, Corpus, Crossed, DIGEST, FirstSync, Meter, Pair, aircraft, edit_of_fielded, exchange_of_fielded, fields,
+    naming_floor, reconciliation_of_fielded, timed,
 };
 
 fn main() {
@@ -22,6 +22,8 @@ fn main() {
     }
 }
 
+const EQUAL_FLOOR: &str = "floor: bytes of a digest each way";
+
 /// One, four and sixteen times.
 const SCALE: [usize; 3] = [1, 4, 16];
 
@@ -30,7 +32,7 @@ fn edit() {
     header(&[
         "documents",
         "bytes",
-        "of them change",
+        "floor: the change alone",
         "frames",
         "half round trips",
         "fielded: bytes",
@@ -57,12 +59,12 @@ fn edit() {
 
 fn equal() {
     println!("\n## Equal sets meet again\n");
-    reconciliation_header("negentropy: bytes");
+    reconciliation_header(EQUAL_FLOOR, "negentropy: bytes");
     let (mut bytes, mut time) = (Growth::default(), Growth::default());
     for count in [10_000, 40_000, 160_000, 1_000_000] {
         let (meter, cpu) = met(&mut costs::equal(count));
         let fielded = reconciliation_of_fielded(count);
-        reconciliation_row(count, &meter, cpu, &fielded.bytes.to_string());
+        reconciliation_row(count, &meter, cpu, 2 * DIGEST, fielded.bytes);
         if count <= 160_000 {
             bytes.note(count, meter.finding() as f64);
             time.note(count, cpu.as_secs_f64());
@@ -74,12 +76,14 @@ fn equal() {
 fn changed() {
     for changes in [10, 1_000] {
         println!("\n## {changes} documents changed meanwhile\n");
-        reconciliation_header("fielded: bytes (one message of `automerge::sync` each way per document)");
+        let floor = "floor: bytes of the bare names";
+        reconciliation_header(floor, "fielded: bytes (one message of `automerge::sync` each way per document)");
         let each = exchange_of_fielded(&fields("units", 0..100, 2), false);
         let (mut bytes, mut time) = (Growth::default(), Growth::default());
         for count in [25_000, 100_000, 400_000] {
             let (meter, cpu) = met(&mut costs::changed(count, changes));
-            reconciliation_row(count, &meter, cpu, &(each.bytes * count as u64 / 100).to_string());
+            let fielded = each.bytes * count as u64 / 100;
+            reconciliation_row(count, &meter, cpu, naming_floor(changes), fielded);
             bytes.note(count, meter.finding() as f64);
             time.note(count, cpu.as_secs_f64());
         }
@@ -91,12 +95,12 @@ fn hub() {
     println!(
         "\n## A leaf and its hub, equal in what they share, each with more that the other has nothing to do with\n"
     );
-    reconciliation_header("negentropy over all: bytes");
+    reconciliation_header(EQUAL_FLOOR, "negentropy over all: bytes");
     let mut bytes = Growth::default();
     for count in SCALE.map(|scale| scale * 25_000) {
         let (meter, cpu) = met(&mut costs::hub_and_leaf(count));
         let fielded = reconciliation_of_fielded(count + count / 10);
-        reconciliation_row(count, &meter, cpu, &fielded.bytes.to_string());
+        reconciliation_row(count, &meter, cpu, 2 * DIGEST, fielded.bytes);
         bytes.note(count, meter.finding() as f64);
     }
     println!("\nGrowth of bytes: {bytes}.");
@@ -152,14 +156,15 @@ fn met(pair: &mut Pair) -> (Meter, Duration) {
     (pair.meter(), time)
 }
 
-fn reconciliation_header(fielded: &str) {
-    header(&["documents", "bytes to find and name", "there", "back", "half round trips", "ms", fielded]);
+fn reconciliation_header(floor: &str, fielded: &str) {
+    header(&["documents", "bytes to find and name", "there", "back", "half round trips", "ms", floor, fielded]);
 }
 
-fn reconciliation_row(count: usize, meter: &Meter, cpu: Duration, fielded: &str) {
+fn reconciliation_row(count: usize, meter: &Meter, cpu: Duration, floor: u64, fielded: u64) {
     let [there, back] = meter.bytes.map(|bytes| bytes.finding().to_string());
     let bytes = meter.finding().to_string();
-    row(&[count.to_string(), bytes, there, back, meter.half_trips.to_string(), millis(cpu), fielded.to_owned()]);
+    let (trips, floor, fielded) = (meter.half_trips.to_string(), floor.to_string(), fielded.to_string());
+    row(&[count.to_string(), bytes, there, back, trips, millis(cpu), floor, fielded]);
 }
 
 fn header(columns: &[&str]) {

@@ -114,7 +114,7 @@ fn make(
     (doc, content, saved)
 }
 
-fn name(prefix: &str, n: usize) -> DocId {
+pub(super) fn name(prefix: &str, n: usize) -> DocId {
     DocId::new(&format!("{prefix}:{n:07}")).expect("a valid name")
 }
 

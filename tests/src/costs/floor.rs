@@ -3,10 +3,19 @@
 use automerge::Automerge;
 use peat_node::store::Store;
 
-use super::corpus::{Corpus, batch};
+use super::corpus::{Corpus, batch, name};
 
 /// Documents that share one compressed block and one commit.
 const TOGETHER: usize = 1000;
+
+/// Bytes of one digest, which is what it takes to tell that two sets are equal.
+pub const DIGEST: u64 = 32;
+
+/// Bytes of the bare names of so many documents: who differs in them has to be told at least that.
+#[must_use]
+pub fn naming_floor(documents: usize) -> u64 {
+    (0..documents).map(|n| name("units", n).as_str().len() as u64).sum()
+}
 
 /// Moves a corpus by the shortest way: saves it, compresses it, expands it, loads it and commits it, a thousand documents
 /// at a time. The compressed bytes.
