@@ -730,3 +730,18 @@ fn a_burst_of_losses_ends_when_its_path_is_calmed() {
     ];
     assert_eq!(run(&setup, &steps).violation, None);
 }
+
+/// What was held of a stream that was reset meanwhile was never given back, and nothing more arrived on the connection.
+#[test]
+fn credit_that_is_held_of_a_broken_stream_is_given_back() {
+    let setup = Setup { undurable: 4000, ..Setup::quiet(5000193, 3, 1) };
+    let steps = [
+        Edit { node: 2, doc: 0, kind: 3, value: 233798225 },
+        FailWrites { node: 2, count: 101 },
+        Advance { ms: 967 },
+        Edit { node: 0, doc: 0, kind: 9, value: 4050099393 },
+        Advance { ms: 543 },
+        Drop { packet: 34613 },
+    ];
+    assert_eq!(run(&setup, &steps).violation, None);
+}

@@ -9,7 +9,7 @@ use super::link::{Path, Profile};
 use super::streams::Half;
 
 /// Bytes of receive credit of one end; an ordered link delivers no more until some were consumed.
-const CREDIT: usize = 16 << 10;
+const CREDIT: usize = 4 << 10;
 
 /// Names a packet; they are numbered in the order of sending.
 pub(crate) type PacketId = u64;
