@@ -163,6 +163,12 @@ pub(crate) struct Status {
     pub(crate) markers: u64,
     pub(crate) loaded: u64,
     pub(crate) cache_bytes: u64,
+    /// Peers that were let in once and stay admitted, and how many may be.
+    pub(crate) remembered: u64,
+    pub(crate) max_admitted: u64,
+    /// Peers that were let in by the invitation that let in most since the node was opened, and how many each may let in.
+    pub(crate) guests: u64,
+    pub(crate) max_guests: u64,
     pub(crate) edits: u64,
     pub(crate) changes_applied: u64,
     /// Batches written to the store; changes that were under way together share one.
@@ -212,6 +218,8 @@ pub(crate) struct Peer {
     pub(crate) auth: Option<String>,
     pub(crate) level: bool,
     pub(crate) behind: u64,
+    /// Documents that one side refused, and that both leave out of the comparison.
+    pub(crate) left_out: u64,
     /// Of a peat-mesh node: `connected`; `partitioned`, when nothing was heard of it for too long; then `recovering`.
     pub(crate) partition: Option<String>,
     /// Of a peat-mesh node, whether documents are pushed to it: `closed`, they are; `open`, not after failures;

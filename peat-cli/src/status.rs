@@ -66,6 +66,7 @@ pub(crate) fn of(node: &Node, stats: &Stats, rules: &Rules) -> Status {
         auth: peer.credential.map(|credential| auth(credential).to_owned()),
         level: peer.level,
         behind: peer.behind,
+        left_out: peer.left_out,
         partition: peer.legacy.map(|legacy| partition(legacy.contact).to_owned()),
         breaker: peer.legacy.map(|legacy| breaker(legacy.breaker).to_owned()),
         parked: peer.legacy.map_or(0, |legacy| legacy.parked),
@@ -81,6 +82,10 @@ pub(crate) fn of(node: &Node, stats: &Stats, rules: &Rules) -> Status {
         markers: stats.markers,
         loaded: stats.loaded,
         cache_bytes: stats.cache_bytes as u64,
+        remembered: stats.remembered,
+        max_admitted: stats.max_admitted,
+        guests: stats.guests,
+        max_guests: stats.max_guests,
         edits: stats.edits,
         changes_applied: stats.changes_applied,
         batches: stats.batches,
@@ -161,6 +166,11 @@ impl fmt::Display for Report {
         if status.markers > 0 {
             write!(f, "\ndeleted    {}, remembered for ever", status.markers)?;
         }
+        let Status { remembered, max_admitted, guests, max_guests, .. } = status;
+        write!(f, "\nadmitted   {remembered} remembered of {max_admitted} at most")?;
+        if *guests > 0 {
+            write!(f, ", {guests} by one invitation of {max_guests}")?;
+        }
         for (count, what) in [
             (status.quarantined, "documents that the store could not load"),
             (status.store_faults, "store commands that failed"),
@@ -180,6 +190,9 @@ impl fmt::Display for Report {
             let (wire, auth) = (&peer.wire, peer.auth.as_deref().unwrap_or("-"));
             let state = state(peer);
             write!(f, "\npeer       {}  {wire}  {auth}  {state}  ", peer.id)?;
+            if peer.left_out > 0 {
+                write!(f, "{} left out because refused  ", peer.left_out)?;
+            }
             write!(f, "{bytes_sent} B sent  {bytes_received} B received")?;
         }
         Ok(())

@@ -336,6 +336,8 @@ impl Node {
         self.docs.gauges(&mut stats);
         stats.receive_bytes = self.receiving;
         stats.remembered = self.admitted.len() as u64;
+        stats.guests = self.guests.values().map(BTreeSet::len).max().unwrap_or_default() as u64;
+        (stats.max_admitted, stats.max_guests) = (self.config.max_admitted as u64, self.config.max_guests as u64);
         stats.piece_bytes = self.assemblies.bytes();
         stats.peers = self.conns.values().map(|conn| conn.stats(stats.documents)).collect();
         stats.peers.extend(self.legacy.conns.values().map(|conn| conn.stats(stats.documents)));

@@ -22,6 +22,12 @@ pub struct Stats {
     pub cache_bytes: usize,
     /// Peers that are remembered because they were let in once.
     pub remembered: u64,
+    /// How many may be: [`Config::max_admitted`](crate::Config::max_admitted).
+    pub max_admitted: u64,
+    /// Peers that were let in by the invitation that let in most, since the node was opened.
+    pub guests: u64,
+    /// How many each may let in: [`Config::max_guests`](crate::Config::max_guests).
+    pub max_guests: u64,
     /// Peers that proved themselves when as many were remembered as may be: members and dialled ones were let in all the same,
     /// invited ones were not.
     pub unremembered: u64,
@@ -108,6 +114,9 @@ impl Stats {
             loaded,
             cache_bytes,
             remembered,
+            max_admitted,
+            guests,
+            max_guests,
             unremembered,
             uninvited,
             receive_bytes,
@@ -151,6 +160,9 @@ impl Stats {
             ("loaded", loaded),
             ("cache_bytes", cache_bytes as u64),
             ("remembered", remembered),
+            ("max_admitted", max_admitted),
+            ("guests", guests),
+            ("max_guests", max_guests),
             ("unremembered", unremembered),
             ("uninvited", uninvited),
             ("receive_bytes", receive_bytes as u64),

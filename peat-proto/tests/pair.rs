@@ -177,6 +177,8 @@ fn an_invitation_lets_in_so_many_and_who_was_let_in_stays() {
     assert_eq!(come(4, 1), (true, 3, 1, 0), "another invitation");
     assert_eq!(come(5, 1), (true, 4, 1, 0));
     assert!(!come(6, 1).0);
+    let stats = world.hosts[0].node.stats();
+    assert_eq!((stats.guests, stats.max_guests, stats.max_admitted), (2, 2, 4));
     world.hosts[0].node.handle(world.now, Input::Forget { peer: peer(1) });
     world.run();
     assert_eq!(world.hosts[0].node.stats().remembered, 3);

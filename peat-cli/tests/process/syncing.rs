@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use peat_node::Ticket;
 use serde_json::json;
 
-use crate::harness::{Ended, node, peat, peat_json, serve, temporary};
+use crate::harness::{Ended, eventually, node, peat, peat_json, serve, temporary};
 
 fn listed(dir: &Path) -> Vec<(String, String)> {
     let entry = |line: &str| {
@@ -119,6 +119,24 @@ fn two_serves_exchange_what_is_written_on_either() {
     assert_eq!(second.peat(["get", "notes:x"]).json(), json!({"n": 1}));
     let status = peat_json(a.path(), ["status"]).json();
     assert_eq!(status["peers"][0]["id"], second.id);
+    second.stop();
+    first.stop();
+}
+
+#[test]
+fn status_tells_what_is_left_out_and_how_many_were_let_in_of_how_many() {
+    let (a, b) = (node(), temporary());
+    peat(a.path(), ["policy", "set", "orders", "write=parent"]).ok();
+    let first = serve(a.path(), &[]);
+    let second = serve(b.path(), &["--join", &first.ticket]);
+    second.peat(["put", "orders:y", r#"{"n":2}"#]).ok();
+    eventually(|| peat_json(b.path(), ["status"]).json()["peers"][0]["left_out"] == 1);
+    assert!(peat(b.path(), ["status"]).ok().contains("1 left out because refused"));
+    let status = peat_json(a.path(), ["status"]).json();
+    let shown = ["remembered", "max_admitted", "guests", "max_guests"].map(|field| status[field].clone());
+    assert_eq!(json!(shown), json!([1, 4096, 1, 256]));
+    let text = peat(a.path(), ["status"]).ok().to_owned();
+    assert!(text.contains("admitted   1 remembered of 4096 at most, 1 by one invitation of 256\n"), "{text}");
     second.stop();
     first.stop();
 }
