@@ -108,6 +108,26 @@ fn without_a_remembered_frontier_a_document_costs_what_is_missing_and_not_its_hi
     assert!(*most <= 6000, "{costs:?}");
 }
 
+/// Both sides have three thousand changes that the other lacks, of 26,000, and remember nothing of each other.
+#[test]
+fn thousands_of_changes_on_both_sides_cost_what_they_are_and_not_their_history() {
+    let mut ours = history(20_000);
+    let base = ours.get_heads();
+    let mut theirs = ours.fork();
+    extend(&mut ours, 0..3000);
+    extend(&mut theirs, 3000..6000);
+    let changes = [&mut ours, &mut theirs].map(|doc| doc.get_changes(&base));
+    let missing: usize = changes.iter().flatten().map(|change| change.raw_bytes().len()).sum();
+    let mut world = World::open(2);
+    import(&mut world, 0, "notes:1", ours.save());
+    import(&mut world, 1, "notes:1", theirs.save());
+    world.connect(0, 1);
+    world.pass(Duration::from_secs(30));
+    world.assert_equal();
+    let spoken: usize = world.crossings.iter().map(|crossing| crossing.bytes).sum();
+    assert!(spoken <= missing + missing / 4, "{spoken} bytes for {missing} of changes");
+}
+
 /// How many frames speak of a document, and how long it takes, where every second frame is lost.
 #[test]
 fn half_of_all_frames_may_be_lost_and_the_rounds_stay_bounded() {

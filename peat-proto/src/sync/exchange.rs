@@ -30,7 +30,7 @@ use crate::wire::v1::{Held, Word};
 /// Hashes that are remembered as common to both sides; the newest are kept.
 const MAX_COMMON: usize = 64;
 
-/// Of them, those that a question names beside its samples: with these at most 27, which is less than what is remembered.
+/// Of them, those that a question names beside its samples: with these at most 30, which is less than what is remembered.
 const MAX_TOLD: usize = 16;
 
 /// Changes up to which a whole document travels as its changes: a saved form is smaller only for more.
@@ -71,6 +71,8 @@ pub(crate) struct Exchange {
     backlog: Backlog,
     /// Walks over the history that were made since they were last counted.
     walks: u64,
+    /// Samples of our history, and the heads that they were taken behind: who asks again and again costs one walk.
+    sampled: Option<(Heads, Vec<ChangeHash>)>,
     /// What the document is expected to take in memory when the other side asks for it, in bytes.
     pub(crate) memory: u64,
 }
@@ -296,7 +298,8 @@ impl Exchange {
                 return self.acknowledge(ours);
             }
             self.asked_back = true;
-            return self.ask(ours, unknown, self.samples(doc, ours));
+            let samples = self.samples(doc, ours);
+            return self.ask(ours, unknown, samples);
         }
         let covered = ours.as_slice().iter().all(|head| base.contains(head));
         if covered || !rights.sends {
@@ -309,7 +312,10 @@ impl Exchange {
         if self.backlog.is_empty() {
             return match (unknown.is_empty(), self.is_waiting()) {
                 (_, true) => self.acknowledge(ours),
-                (false, false) => self.ask(ours, unknown, self.samples(doc, ours)),
+                (false, false) => {
+                    let samples = self.samples(doc, ours);
+                    self.ask(ours, unknown, samples)
+                }
                 (true, false) if strange || !rights.sends => self.end(ours),
                 // They have, or will have, all of ours, and named heads that lie behind them.
                 (true, false) => self.ask(ours, Heads::NONE, Vec::new()),
@@ -413,8 +419,12 @@ impl Exchange {
     /// What tells the other side how much of the history we have: ancestors of our heads, and what we know that it has, as
     /// far as it went. So what it sends again and again, because all that it knows of ours lies further back, gets shorter
     /// each time.
-    fn samples(&self, doc: &Automerge, ours: &Heads) -> Vec<ChangeHash> {
-        let mut samples = history::sample(doc, ours);
+    fn samples(&mut self, doc: &Automerge, ours: &Heads) -> Vec<ChangeHash> {
+        let mut samples = match self.sampled.take() {
+            Some((at, samples)) if at == *ours => samples,
+            _ => history::sample(doc, ours),
+        };
+        self.sampled = Some((ours.clone(), samples.clone()));
         let newest = self.common.len().saturating_sub(MAX_TOLD);
         samples.extend(self.common.iter().skip(newest).filter(|hash| !ours.contains(hash)));
         samples.sort_unstable();
