@@ -745,3 +745,47 @@ fn credit_that_is_held_of_a_broken_stream_is_given_back() {
     ];
     assert_eq!(run(&setup, &steps).violation, None);
 }
+
+/// It was on its way in pieces when it was deleted; who asked beside them was told that there was nothing.
+#[test]
+fn what_is_deleted_while_it_is_sent_in_pieces_is_said_to_be_deleted() {
+    let setup = Setup {
+        topology: Topology::Ring,
+        profile: Profile { reset: 295, hangup: 54, ..Profile::TACTICAL },
+        hostile: vec![Habit::Garbage],
+        frame: 1024,
+        window: (0, 300),
+        sketches: 0,
+        inline: 400,
+        job: 2000000,
+        disk: 5000,
+        ..Setup::quiet(7010175, 3, 10)
+    };
+    let steps = [
+        Edit { node: 1, doc: 0, kind: 9, value: 3326042554 },
+        Edit { node: 0, doc: 2, kind: 0, value: 2702695409 },
+        Edit { node: 2, doc: 1, kind: 4, value: 850709843 },
+        Edit { node: 2, doc: 2, kind: 8, value: 2834529071 },
+        Advance { ms: 95 },
+        Edit { node: 2, doc: 1, kind: 2, value: 3130224383 },
+        Advance { ms: 373 },
+        Deliver { packet: 64675 },
+        Advance { ms: 29514 },
+        Edit { node: 2, doc: 1, kind: 8, value: 1657330549 },
+        Edit { node: 2, doc: 2, kind: 9, value: 2432076648 },
+        Advance { ms: 261 },
+        Edit { node: 0, doc: 2, kind: 9, value: 4125391039 },
+        Edit { node: 2, doc: 2, kind: 1, value: 58739247 },
+        Squeeze { from: 0, to: 0, ms: 5509 },
+        Advance { ms: 457 },
+        Deliver { packet: 53469 },
+        Advance { ms: 41 },
+        Edit { node: 0, doc: 0, kind: 1, value: 3979061315 },
+        Advance { ms: 93 },
+        Edit { node: 0, doc: 0, kind: 1, value: 862541645 },
+        Edit { node: 2, doc: 1, kind: 9, value: 523776621 },
+        Advance { ms: 870 },
+        Delete { node: 2, doc: 1 },
+    ];
+    assert_eq!(run(&setup, &steps).violation, None);
+}

@@ -174,8 +174,13 @@ impl Node {
     fn speak(&mut self, id: ConnId, class: Class, doc: &DocId, target: usize) -> Option<(Body, bool)> {
         let conn = self.conns.get(&id)?;
         if conn.transfers.get(&class).is_some_and(|(moving, _)| moving == doc) {
-            return self.speak_beside(id, class, doc);
+            if !self.docs.is_marked(doc) {
+                return self.speak_beside(id, class, doc);
+            }
+            // It was deleted meanwhile: that is said in place of the rest.
+            self.conns.get_mut(&id)?.end_transfer(class);
         }
+        let conn = self.conns.get(&id)?;
         let rights = self.rights(conn, doc);
         let largest = conn.handshake.peer().map_or(0, |hello| hello.largest);
         let largest = self.config.max_snapshot.min(usize::try_from(largest).unwrap_or(usize::MAX));
