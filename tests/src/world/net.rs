@@ -45,6 +45,8 @@ pub(crate) struct End {
     pub(crate) newest: [Time; 6],
     /// Bytes delivered to this end and not consumed: by stream, and in all. On the legacy wire streams are many.
     unconsumed: BTreeMap<StreamId, usize>,
+    /// The same of streams that were reset.
+    excused: BTreeMap<StreamId, usize>,
     owed: usize,
     /// Packets that wait for credit.
     pub(crate) parked: VecDeque<PacketId>,
@@ -125,6 +127,7 @@ impl Net {
                 broken: [false; 6],
                 newest: [Time::ZERO; 6],
                 unconsumed: BTreeMap::new(),
+                excused: BTreeMap::new(),
                 owed: 0,
                 parked: VecDeque::new(),
             };
@@ -218,16 +221,22 @@ impl Net {
     /// Gives credit back; an error if more is given than was taken.
     pub(crate) fn consumed(&mut self, conn: ConnId, stream: StreamId, bytes: usize) -> Result<(), String> {
         let Some(end) = self.ends.get_mut(&conn).filter(|end| end.reliable) else { return Ok(()) };
-        let Some(owed) = end.unconsumed.get_mut(&stream) else { return Ok(()) };
-        *owed = owed.checked_sub(bytes).ok_or("more credit was given back than was taken")?;
-        end.owed -= bytes;
+        let excused = end.excused.entry(stream).or_default();
+        let counts = bytes.saturating_sub(*excused);
+        *excused = excused.saturating_sub(bytes);
+        let owed = end.unconsumed.entry(stream).or_default();
+        *owed = owed.checked_sub(counts).ok_or("more credit was given back than was taken")?;
+        end.owed -= counts;
         Ok(())
     }
 
-    /// Forgets the credit of a stream that was reset.
+    /// A stream was reset: nobody waits for its credit any more. What a node held of it comes back all the same, and a hostile
+    /// member may go on.
     pub(crate) fn forget_stream(&mut self, conn: ConnId, stream: StreamId) {
         if let Some(end) = self.ends.get_mut(&conn) {
-            end.owed -= end.unconsumed.remove(&stream).unwrap_or_default();
+            let left = end.unconsumed.remove(&stream).unwrap_or_default();
+            end.owed -= left;
+            *end.excused.entry(stream).or_default() += left;
         }
     }
 }
