@@ -147,7 +147,8 @@ enum Unusable {
 fn transport(options: &Options, wires: &[Wire], gate: Gate) -> TransportConfig {
     let mut config = TransportConfig::default();
     let window = options.congestion.stream_window();
-    let windows = limits::RECEIVE_WINDOW / limits::STREAM_WINDOW * window;
+    // One lane may take what the rate needs; a stranger's streams make us hold little more.
+    let windows = limits::RECEIVE_WINDOW - limits::STREAM_WINDOW + window;
     let idle = u32::try_from(options.profile.idle_timeout().as_millis()).unwrap_or(u32::MAX);
     config
         .max_concurrent_uni_streams(limits::MAX_STREAMS.into())

@@ -127,7 +127,8 @@ fn two_serves_exchange_what_is_written_on_either() {
 fn status_tells_what_is_left_out_and_how_many_were_let_in_of_how_many() {
     let (a, b) = (node(), temporary());
     peat(a.path(), ["policy", "set", "orders", "write=parent"]).ok();
-    let first = serve(a.path(), &[]);
+    // Without a place in a hierarchy everybody may write.
+    let first = serve(a.path(), &["--role", "hub"]);
     let second = serve(b.path(), &["--join", &first.ticket]);
     second.peat(["put", "orders:y", r#"{"n":2}"#]).ok();
     eventually(|| peat_json(b.path(), ["status"]).json()["peers"][0]["left_out"] == 1);

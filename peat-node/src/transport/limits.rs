@@ -34,7 +34,8 @@ pub const STREAM_CREDIT: usize = 256 << 10;
 pub const STREAM_WINDOW: u32 = 256 << 10;
 
 /// Bytes of all incoming streams of one connection that QUIC holds. One stream window per lane: the lanes of all classes
-/// may stall, and control still flows. It is also all that a stranger's streams can make us hold.
+/// may stall, and control still flows. It is also all that a stranger's streams can make us hold, unless the operator set a rate
+/// that needs a larger window for one of them.
 pub const RECEIVE_WINDOW: u32 = Lane::LASTING.len() as u32 * STREAM_WINDOW;
 
 /// Bytes on their way to a peer, written and not acknowledged, unless the options say otherwise. 256 KiB is 20 Mbit/s at

@@ -44,6 +44,8 @@ pub struct Stage {
     pub checks: bool,
     /// Whether what is sent never leaves.
     pub stalls: bool,
+    /// Whether the disk takes its time: nothing that is written becomes durable.
+    pub paused: bool,
     silent: bool,
     chunks: BTreeMap<DocId, Vec<Bytes>>,
     next_stream: u64,
@@ -87,6 +89,7 @@ impl Stage {
             conn: CONN,
             checks: true,
             stalls: false,
+            paused: false,
             silent: false,
             chunks: BTreeMap::new(),
             next_stream: 1,
@@ -164,7 +167,9 @@ impl Stage {
                             Op::Admit { .. } | Op::Forget { .. } => {}
                         }
                     }
-                    self.node.handle(self.now, Input::Stored(Stored::Durable { seq: batch.seq }));
+                    if !self.paused {
+                        self.node.handle(self.now, Input::Stored(Stored::Durable { seq: batch.seq }));
+                    }
                 }
                 Output::Work(job) => self.node.handle(self.now, Input::Worked(job.run())),
                 Output::Event(event) => self.events.push(event),

@@ -381,6 +381,31 @@ fn delta_9_a_peer_that_names_a_thousand_heads_of_each_document_costs_a_bounded_n
     assert_eq!(stage.node.stats().legacy.crowded, 100 - 64);
 }
 
+/// While too much waits for the disk, its streams wait for credit, and in a transport its heartbeats behind them.
+#[test]
+fn the_silence_of_a_peer_that_is_not_read_does_not_count() {
+    let mut settings = config(Auth::Admission);
+    settings.undurable_budget = 1 << 10;
+    let mut stage = Stage::serving_with(settings);
+    stage.beat();
+    stage.paused = true;
+    for n in 0..12 {
+        let name = format!("notes:{n}");
+        stage.feed(&frame(Label::Snapshot(&doc(&name)), &Fielded::default_with(&name, n)));
+    }
+    stage.pass_in_silence(Duration::from_secs(300));
+    let contact = |stage: &Stage| stage.node.stats().peers.first().and_then(|peer| peer.legacy).map(|it| it.contact);
+    assert_eq!((contact(&stage), stage.closed.len()), (Some(Contact::Connected), 0));
+    // The same silence counts where nothing is held back.
+    stage.paused = false;
+    let mut stage = Stage::serving();
+    stage.beat();
+    stage.pass_in_silence(Duration::from_secs(20));
+    assert_eq!(contact(&stage), Some(Contact::Partitioned));
+    stage.pass_in_silence(Duration::from_secs(280));
+    assert_eq!(contact(&stage), None);
+}
+
 #[test]
 fn stat_1_and_stat_2_every_outcome_moves_its_counter_and_bytes_count_once() {
     let mut stage = Stage::serving();

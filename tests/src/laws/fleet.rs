@@ -12,7 +12,7 @@ const STEPS: usize = 100;
 /// violate anything, and the healed fleet must be equal and silent.
 pub fn world(input: &[u8]) -> bool {
     let Some((&[high, low, nodes], rest)) = input.split_first_chunk() else { return false };
-    let mix = Mix { nodes: 1 + usize::from(nodes % 4), docs: 6, steps: 0, ..Mix::default() };
+    let mix = Mix { nodes: 1 + usize::from(nodes % 4), docs: 6, steps: STEPS, ..Mix::default() };
     let (setup, _) = walk(u16::from_be_bytes([high, low]).into(), &mix);
     let (steps, _) = rest.as_chunks::<STEP>();
     let steps: Vec<Step> = steps.iter().take(STEPS).map(step).collect();

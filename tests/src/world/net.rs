@@ -230,8 +230,8 @@ impl Net {
         Ok(())
     }
 
-    /// A stream was reset: nobody waits for its credit any more. What a node held of it comes back all the same, and a hostile
-    /// member may go on.
+    /// A stream was reset: nobody waits for its credit any more. What a node held of it comes back all the same, while
+    /// who was not told of the reset may go on.
     pub(crate) fn forget_stream(&mut self, conn: ConnId, stream: StreamId) {
         if let Some(end) = self.ends.get_mut(&conn) {
             let left = end.unconsumed.remove(&stream).unwrap_or_default();

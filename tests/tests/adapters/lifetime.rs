@@ -34,7 +34,9 @@ fn silence() -> (UdpSocket, SocketAddr) {
 }
 
 async fn another_key_at_the_address_fails_the_dial_at_once(dialler: Kind, listener: Kind) {
-    let (dialler, listener) = (Side::new(dialler, 1).await, Side::new(listener, 2).await);
+    // Longer than this test waits.
+    let setting = Setting { handshake_timeout: Duration::from_secs(60), ..Setting::default() };
+    let (dialler, listener) = (Side::with(dialler, 1, setting).await, Side::new(listener, 2).await);
     dialler.dial(peer(3), listener.adapter.addrs().to_vec());
     assert!(matches!(dialler.next().await, Seen::DialFailed { peer: p } if p == peer(3)));
 }

@@ -38,7 +38,7 @@ fn two_nodes_live_a_day_together(stage: &mut dyn Stage) {
         stage.put(a, &format!("notes:a{n}"), json!({"n": n, "of": "a"}));
         stage.put(b, &format!("notes:b{n}"), json!({"n": n, "of": "b"}));
     }
-    let large = json!({"text": "x".repeat(3 << 20)});
+    let large = json!({"text": noise(1, 3 << 20)});
     stage.put(a, "notes:large", large.clone());
     stage.join(b, a);
     stage.await_level(b, a);

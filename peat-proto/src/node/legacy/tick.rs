@@ -74,6 +74,10 @@ impl Node {
             }
             return;
         }
+        if !conn.held.is_empty() {
+            // Its streams wait for credit that we hold back, and its heartbeats behind them.
+            conn.pulse.excuse(now);
+        }
         if conn.pulse.is_dead(now) {
             self.stats.legacy.given_up += 1;
             return self.legacy_close(id, CloseCode::Normal);

@@ -82,6 +82,12 @@ impl Pulse {
         (self.state == State::Up).then_some(Turn::Found)
     }
 
+    /// Nothing was read of the peer for a reason of our own: its silence counts from now.
+    pub(crate) fn excuse(&mut self, now: Time) {
+        self.begun = now;
+        self.heard = self.heard.map(|_| now);
+    }
+
     /// A heartbeat did not go out.
     pub(crate) fn failed(&mut self) -> Option<Turn> {
         self.failures += 1;
