@@ -72,7 +72,7 @@ pub(crate) struct Exchange {
     /// Walks over the history that were made since they were last counted.
     walks: u64,
     /// Samples of our history, and the heads that they were taken behind: who asks again and again costs one walk.
-    sampled: Option<(Heads, Vec<ChangeHash>)>,
+    sampled: Option<Box<(Heads, Vec<ChangeHash>)>>,
     /// What the document is expected to take in memory when the other side asks for it, in bytes.
     pub(crate) memory: u64,
 }
@@ -420,11 +420,9 @@ impl Exchange {
     /// far as it went. So what it sends again and again, because all that it knows of ours lies further back, gets shorter
     /// each time.
     fn samples(&mut self, doc: &Automerge, ours: &Heads) -> Vec<ChangeHash> {
-        let mut samples = match self.sampled.take() {
-            Some((at, samples)) if at == *ours => samples,
-            _ => history::sample(doc, ours),
-        };
-        self.sampled = Some((ours.clone(), samples.clone()));
+        let before = self.sampled.take().filter(|before| before.0 == *ours);
+        let sampled = before.unwrap_or_else(|| Box::new((ours.clone(), history::sample(doc, ours))));
+        let mut samples = self.sampled.insert(sampled).1.clone();
         let newest = self.common.len().saturating_sub(MAX_TOLD);
         samples.extend(self.common.iter().skip(newest).filter(|hash| !ours.contains(hash)));
         samples.sort_unstable();
