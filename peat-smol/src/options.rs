@@ -107,8 +107,8 @@ impl Default for Options {
 
 impl Congestion {
     /// Bytes of a stream that may be on their way, whatever the congestion window, so that a provisioned rate is not held
-    /// up by less: twice its product with a round trip of 200 ms, a longer one holds it up. At least what any link has, at most 4 MiB, which are 80
-    /// Mbit/s of it.
+    /// up by less: twice its product with a round trip of 200 ms; a longer one holds it up. At least what any link has, at
+    /// most 4 MiB, which are 80 Mbit/s of it.
     pub(crate) fn stream_window(self) -> u32 {
         match self {
             Self::Cubic => limits::STREAM_WINDOW,

@@ -248,7 +248,9 @@ impl Merged {
                 *extent =
                     if trusted { Extent::of_chunks([bytes.as_ref()]) } else { Extent::exactly(admitted.expanded) };
                 let actor = doc.get_actor().clone();
-                self.blank = Some(Box::new(std::mem::replace(doc, saved.with_actor(actor))));
+                let blank = std::mem::replace(doc, saved.with_actor(actor));
+                // Without heads it may still hold changes that wait for others.
+                self.blank = blank.is_empty().then(|| Box::new(blank));
                 (Ok((new, 0)), Brought::Whole(heads))
             }
         };
