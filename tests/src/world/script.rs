@@ -3,6 +3,8 @@
 use automerge::transaction::Transaction;
 use automerge::{Automerge, AutomergeError};
 use bytes::Bytes;
+use peat_proto::policy::Table;
+use peat_proto::policy::kin::Family;
 use peat_proto::{ConnId, DocId, Input, Lane, Listing, Role, StreamId, SyncId, SyncOutcome, SyncRequest, Which, Wire};
 
 use super::World;
@@ -64,6 +66,23 @@ impl World {
     #[must_use]
     pub fn listed(&self, member: usize) -> Vec<Listing> {
         self.node(member).map(|node| node.documents("")).unwrap_or_default()
+    }
+
+    /// What a member does with which collection, and for whom, until it restarts.
+    pub fn govern(&mut self, member: usize, table: Table, family: Family) {
+        self.input(member, Input::Policy(Box::new(table)));
+        self.input(member, Input::Family(family));
+        self.pass(MOMENT);
+    }
+
+    /// A member closes cleanly, and begins again with what is on its disk. It has forgotten whom it was told to join.
+    ///
+    /// # Panics
+    /// If it cannot close: something has been under way for longer than a moment.
+    pub fn restart(&mut self, member: usize) {
+        self.pass(MOMENT);
+        assert!(self.reboot(member), "{:?}", self.unsaved(member));
+        self.pass(MOMENT);
     }
 
     /// A member stays connected with another from here on.

@@ -3,8 +3,8 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use peat_node::proto::{CloseCode, Rng, Stats, Wire};
-use peat_node::{DocId, LevelError, Node, Options, Ticket};
+use peat_node::proto::{CloseCode, Refusal, Rng, Stats, SyncOutcome, Wire};
+use peat_node::{DocId, LevelError, Node, Options, Rules, Ticket};
 use serde_json::{Value, json};
 
 use crate::side::{self, Adapter, Kind};
@@ -14,6 +14,9 @@ crate::over_stages! {
     two_nodes_live_a_day_together: Friends(2),
     a_peer_that_comes_back_at_its_address_is_found_again: Friends(2),
     a_peer_that_comes_back_elsewhere_is_met_again_by_its_own_dial: Friends(2),
+    two_that_restart_one_after_the_other_go_on_with_what_they_had: Housed(2),
+    a_peer_that_restarts_elsewhere_is_met_again_by_its_own_dial: Housed(2),
+    what_a_role_may_not_do_is_refused_with_the_same_code: Friends(2),
     a_ticket_with_another_id_leads_nowhere: Friends(2),
     garbage_that_strangers_throw_at_a_node_is_nobodys_fault: Friends(2),
     what_is_urgent_overtakes_a_backlog: Friends(2),
@@ -73,8 +76,8 @@ fn two_nodes_live_a_day_together(stage: &mut dyn Stage) {
     for (node, other) in [(a, b), (b, a)] {
         let outcomes = stage.compare(node, other);
         let (gone, there): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(|(name, _)| name == "tracks:1");
-        assert_eq!(gone, [("tracks:1".to_owned(), "sent")]);
-        assert!(there.len() == 101 && there.iter().all(|(_, outcome)| *outcome == "equal"), "{there:?}");
+        assert_eq!(gone, [("tracks:1".to_owned(), SyncOutcome::Sent)]);
+        assert!(there.len() == 101 && there.iter().all(|(_, it)| *it == SyncOutcome::Equal), "{there:?}");
     }
     assert_eq!((stage.faults(a), stage.faults(b)), ([0; 8], [0; 8]));
 }
@@ -105,6 +108,107 @@ fn a_peer_that_comes_back_elsewhere_is_met_again_by_its_own_dial(stage: &mut dyn
     stage.put(b, "notes:2", json!({"n": 3}));
     stage.await_value(a, "notes:2", Some(&json!({"n": 3})));
     assert_eq!((stage.faults(a), stage.faults(b)), ([0; 8], [0; 8]));
+}
+
+/// Documents, and whom to stay connected with, whether the side that dials restarts or the one that is dialled.
+fn two_that_restart_one_after_the_other_go_on_with_what_they_had(stage: &mut dyn Stage) {
+    let [a, b] = [0, 1];
+    stage.put(a, "notes:1", json!({"n": 1}));
+    stage.put(b, "tracks:1", json!({"n": 1}));
+    stage.join(b, a);
+    stage.await_level(b, a);
+    stage.await_value(a, "tracks:1", Some(&json!({"n": 1})));
+    stage.delete(b, "tracks:1");
+    stage.await_value(a, "tracks:1", None);
+    for (round, (node, other)) in [(a, b), (b, a)].into_iter().enumerate() {
+        let round = round + 2;
+        let before = stage.listed(node);
+        stage.unplug(node);
+        stage.restart(node);
+        assert_eq!(stage.listed(node), before);
+        stage.put(node, &format!("notes:of-{node}"), json!({"alone": round}));
+        stage.put(other, "notes:1", json!({"n": round}));
+        stage.plug(node);
+        stage.await_value(other, &format!("notes:of-{node}"), Some(&json!({"alone": round})));
+        stage.await_value(node, "notes:1", Some(&json!({"n": round})));
+        stage.await_level(b, a);
+        assert_eq!(stage.listed(a), stage.listed(b));
+    }
+    assert_eq!(stage.listed(a).len(), 3);
+    assert_eq!((stage.get(a, "tracks:1"), stage.get(b, "tracks:1")), (None, None));
+    let equal = |name: &str| (name.to_owned(), SyncOutcome::Equal);
+    for (node, other) in [(a, b), (b, a)] {
+        let mut outcomes = stage.compare(node, other);
+        outcomes.sort();
+        let gone = ("tracks:1".to_owned(), SyncOutcome::Sent);
+        assert_eq!(outcomes, [equal("notes:1"), equal("notes:of-0"), equal("notes:of-1"), gone]);
+    }
+    assert_eq!((stage.faults(a), stage.faults(b)), ([0; 8], [0; 8]));
+}
+
+/// It remembers where the other one is, and that it is wanted.
+fn a_peer_that_restarts_elsewhere_is_met_again_by_its_own_dial(stage: &mut dyn Stage) {
+    let [a, b] = [0, 1];
+    stage.join(b, a);
+    stage.put(a, "notes:1", json!({"n": 1}));
+    stage.await_value(b, "notes:1", Some(&json!({"n": 1})));
+    stage.join(a, b);
+    stage.await_level(a, b);
+    stage.unplug(a);
+    stage.restart(a);
+    stage.put(a, "notes:1", json!({"n": 2}));
+    stage.put(b, "notes:2", json!({"n": 3}));
+    stage.plug_elsewhere(a);
+    stage.await_value(b, "notes:1", Some(&json!({"n": 2})));
+    stage.await_value(a, "notes:2", Some(&json!({"n": 3})));
+    stage.await_level(b, a);
+    assert_eq!(stage.listed(a), stage.listed(b));
+    assert_eq!(stage.listed(a).len(), 2);
+    assert_eq!((stage.faults(a), stage.faults(b)), ([0; 8], [0; 8]));
+}
+
+/// The parent alone knows what its child may not do. Both settle, and say the same of each document from either side.
+fn what_a_role_may_not_do_is_refused_with_the_same_code(stage: &mut dyn Stage) {
+    let [parent, child] = [0, 1];
+    let both = "[collections.orders]\ndirection = \"broadcast\"\nWRITE\n\
+                [collections.cells]\ndirection = \"broadcast\"\ndeletion = \"tombstone\"\nDELETE\n";
+    let strict = both.replace("WRITE", "write = [\"parent\"]").replace("DELETE", "delete = [\"parent\"]");
+    let lax = both.replace("WRITE", "").replace("DELETE", "");
+    for (node, others, collections) in [(parent, "child", strict), (child, "parent", lax)] {
+        let rules = Rules::parse(&format!("[hierarchy]\nothers = \"{others}\"\n{collections}"));
+        stage.govern(node, rules.expect("a policy"));
+    }
+    stage.put(parent, "cells:1", json!({"n": 1}));
+    stage.put(parent, "orders:down", json!({"n": 1}));
+    stage.join(child, parent);
+    stage.await_value(child, "cells:1", Some(&json!({"n": 1})));
+    stage.await_value(child, "orders:down", Some(&json!({"n": 1})));
+    stage.await_level(child, parent);
+
+    stage.put(child, "orders:up", json!({"n": 2}));
+    stage.delete(child, "cells:1");
+    stage.put(child, "notes:up", json!({"n": 2}));
+    stage.await_value(parent, "notes:up", Some(&json!({"n": 2})));
+    stage.await_level(child, parent);
+    stage.await_level(parent, child);
+    assert_eq!((stage.get(parent, "orders:up"), stage.get(parent, "cells:1")), (None, Some(json!({"n": 1}))));
+    assert_eq!((stage.get(child, "orders:up"), stage.get(child, "cells:1")), (Some(json!({"n": 2})), None));
+    assert_eq!((stage.stats(parent).declined, stage.stats(child).declined), (0, 2));
+
+    let refused = Refusal::NotAllowed;
+    assert_eq!(refused.code(), 10);
+    let outcome = |name: &str, outcome| (name.to_owned(), outcome);
+    let [equal, not_allowed] = [SyncOutcome::Equal, SyncOutcome::Refused(refused)];
+    let both = [outcome("notes:up", equal), outcome("orders:down", equal)];
+    // A marker is said again, and has no answer.
+    let own = [&[outcome("cells:1", SyncOutcome::Sent)], &both[..], &[outcome("orders:up", not_allowed)]].concat();
+    let theirs = [&[outcome("cells:1", not_allowed)], &both[..]].concat();
+    for (node, other, expected) in [(child, parent, own), (parent, child, theirs)] {
+        let mut outcomes = stage.compare(node, other);
+        outcomes.sort();
+        assert_eq!(outcomes, expected);
+    }
+    assert_eq!((stage.faults(parent), stage.faults(child)), ([0; 8], [0; 8]));
 }
 
 /// Meanwhile the right one works, over the same address.

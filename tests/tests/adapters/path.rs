@@ -1,5 +1,6 @@
 //! A socket between a dialler and a listener, through which every packet goes.
 
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,8 +16,8 @@ pub(crate) struct Path {
     pub(crate) moved: Arc<AtomicBool>,
     /// While set, what the dialler sends waits in the socket.
     pub(crate) held: Arc<AtomicBool>,
-    /// Says so when the listener has answered for the first time.
-    pub(crate) answered: Receiver<()>,
+    /// Says so when the dialler tries a second time.
+    pub(crate) attempted: Receiver<()>,
 }
 
 impl Path {
@@ -25,7 +26,7 @@ impl Path {
         let addr = inside.local_addr().expect("bound");
         let (moved, held) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
         let (moves, holds) = (moved.clone(), held.clone());
-        let (answers, answered) = sync_channel(1);
+        let (attempts, attempted) = sync_channel(1);
         thread::spawn(move || {
             let outside = || {
                 let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback is there");
@@ -35,6 +36,7 @@ impl Path {
             let turn = Duration::from_millis(1);
             inside.set_read_timeout(Some(turn)).expect("a valid time");
             let (mut socket, mut dialler, mut packet) = (outside(), None, vec![0; 65_536]);
+            let mut callers = BTreeSet::new();
             loop {
                 if holds.load(Ordering::SeqCst) {
                     thread::sleep(turn);
@@ -44,14 +46,27 @@ impl Path {
                         socket = outside();
                     }
                     let _ = socket.send_to(&packet[..length], listener);
+                    callers.extend(caller(&packet[..length]));
+                    if callers.len() > 1 {
+                        // The first is enough, and not everybody waits for it.
+                        let _ = attempts.try_send(());
+                    }
                 }
                 while let Ok(length) = socket.recv(&mut packet) {
                     let _ = inside.send_to(&packet[..length], dialler.expect("it spoke first"));
-                    // The first is enough, and not everybody waits for it.
-                    let _ = answers.try_send(());
                 }
             }
         });
-        Self { addr, moved, held, answered }
+        Self { addr, moved, held, attempted }
     }
+}
+
+/// The name that a dialler gives itself in a first packet (RFC 9000, 17.2.2): another one for each attempt, and the same in
+/// all packets of one.
+fn caller(packet: &[u8]) -> Option<Vec<u8>> {
+    // Form and type; then the version, and two names behind their lengths.
+    let first = packet.first()? & 0xb0 == 0x80;
+    let to = usize::from(*packet.get(5)?);
+    let from = usize::from(*packet.get(6 + to)?);
+    packet.get(7 + to..7 + to + from).filter(|_| first).map(<[u8]>::to_vec)
 }

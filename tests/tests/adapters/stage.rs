@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use automerge::transaction::Transactable;
 use automerge::{ROOT, ReadDoc};
 use peat_node::proto::wire::v1::Hello;
-use peat_node::proto::{Formation, FormationId, FormationSecret, Lane, Stats, Which, Wire};
+use peat_node::proto::{Formation, FormationId, FormationSecret, Lane, Stats, SyncOutcome, Which, Wire};
 use peat_node::transport::bench::{Bench, Seen};
 use peat_node::transport::{Dial, Outgoing};
-use peat_node::{DocId, LevelError, Node, Ticket};
+use peat_node::{DocId, LevelError, Node, Options, Rules, Ticket};
 use peat_tests::world::{Habit, Profile, Setup, Topology, World};
 use serde_json::{Map, Value};
+use tempfile::TempDir;
 
 use crate::hostile::{first_packets, mangle};
 use crate::path::Path;
@@ -32,6 +33,8 @@ pub(crate) enum Cast {
     Formations(&'static [u8]),
     /// Friends, whom somebody may call who is none.
     Called(usize),
+    /// Friends, who keep what they have while they are off.
+    Housed(usize),
 }
 
 /// Nodes by number. Node 0 is dialled, and all others dial.
@@ -44,8 +47,10 @@ pub(crate) trait Stage {
     /// Names and heads of all documents.
     fn listed(&mut self, node: usize) -> Vec<(String, String)>;
     fn stats(&mut self, node: usize) -> Stats;
-    /// Compares all documents of a node with another's now: a name for what came of each.
-    fn compare(&mut self, node: usize, other: usize) -> Vec<(String, &'static str)>;
+    /// What a node does with which collection from here on, and for whom.
+    fn govern(&mut self, node: usize, rules: Rules);
+    /// Compares all documents of a node with another's now: what came of each, by name.
+    fn compare(&mut self, node: usize, other: usize) -> Vec<(String, SyncOutcome)>;
     /// Waits until a node knows that another does not let it in: with which code the other closed.
     fn await_refusal(&mut self, node: usize, other: usize) -> u32;
     /// Somebody calls a node, offers these wires, and greets with versions of our own that are after ours: with which code
@@ -55,12 +60,13 @@ pub(crate) trait Stage {
     fn join(&mut self, node: usize, other: usize);
     /// Nobody reaches a node any more.
     fn unplug(&mut self, node: usize);
+    /// A node that nobody reaches closes, and begins again with what it kept.
+    fn restart(&mut self, node: usize);
     /// A node is back, where it was.
     fn plug(&mut self, node: usize);
     /// A node is back where nobody looks for it.
     fn plug_elsewhere(&mut self, node: usize);
-    /// A node looks for somebody at the address of another, who has another key and answers
-    /// before this returns.
+    /// A node looks for somebody at the address of another, who has another key; it has failed once before this returns.
     fn seek_nobody(&mut self, node: usize, other: usize);
     /// Strangers throw at a node what belongs to no connection.
     fn pelt(&mut self, node: usize);
@@ -104,6 +110,8 @@ pub(crate) struct Sockets {
 
 struct Member {
     node: Node,
+    /// What lasts of it.
+    home: Option<TempDir>,
     kind: Kind,
     /// Where it listened last.
     addr: SocketAddr,
@@ -113,16 +121,23 @@ struct Member {
 impl Sockets {
     pub(crate) fn new(cast: Cast, dialler: Kind, listener: Kind) -> Self {
         let member = |n: usize| {
-            let mut options = peat_node::Options::default();
+            let mut options = Options::default();
             if let Cast::Formations(secrets) = cast {
                 let id = FormationId::new("field").expect("a valid name");
                 let secret = FormationSecret::from_bytes(&[secrets[n]; 32]).expect("a secret");
                 options.config.admission.formation = Some(Formation { id, secret });
             }
-            let node = Node::in_memory(options);
+            let home = matches!(cast, Cast::Housed(_)).then(|| tempfile::tempdir().expect("a directory"));
+            let node = match &home {
+                Some(home) => {
+                    Node::init(home.path()).expect("an empty directory");
+                    Node::open(home.path(), options).expect("what was just made")
+                }
+                None => Node::in_memory(options),
+            };
             let kind = if n == 0 { listener } else { dialler };
             let adapter = Adapter::spawn(kind, node.attach("test"), vec![ANY.into()]);
-            Member { node, kind, addr: adapter.addrs()[0], adapter: Some(adapter) }
+            Member { node, home, kind, addr: adapter.addrs()[0], adapter: Some(adapter) }
         };
         let members = (0..cast.count()).map(member).collect();
         Self { members, invites: !matches!(cast, Cast::Formations(_)), caller: dialler, silent: Vec::new() }
@@ -132,7 +147,7 @@ impl Sockets {
 impl Cast {
     fn count(self) -> usize {
         match self {
-            Self::Friends(nodes) | Self::Called(nodes) => nodes,
+            Self::Friends(nodes) | Self::Called(nodes) | Self::Housed(nodes) => nodes,
             Self::Formations(secrets) => secrets.len(),
         }
     }
@@ -160,11 +175,15 @@ impl Stage for Sockets {
         self.members[node].node.stats().wait().expect("open")
     }
 
-    fn compare(&mut self, node: usize, other: usize) -> Vec<(String, &'static str)> {
+    fn govern(&mut self, node: usize, rules: Rules) {
+        self.members[node].node.set_rules(rules).expect("written");
+    }
+
+    fn compare(&mut self, node: usize, other: usize) -> Vec<(String, SyncOutcome)> {
         let other = self.members[other].node.id();
         let synced = self.members[node].node.sync_now(Which::Prefix(String::new()), Some(&other), LIMIT);
         let synced = synced.wait().expect("one request at a time");
-        synced.into_iter().map(|it| (it.doc.to_string(), it.outcome.name())).collect()
+        synced.into_iter().map(|it| (it.doc.to_string(), it.outcome)).collect()
     }
 
     fn await_refusal(&mut self, node: usize, other: usize) -> u32 {
@@ -207,6 +226,16 @@ impl Stage for Sockets {
         self.members[node].adapter.take().expect("plugged in").close_blocking();
     }
 
+    fn restart(&mut self, node: usize) {
+        let member = &mut self.members[node];
+        assert!(member.adapter.is_none(), "still plugged in");
+        let home = member.home.as_ref().expect("a node with a home").path();
+        member.node.close().wait().expect("closed");
+        let before = member.node.id();
+        member.node = Node::open(home, Options::default()).expect("closed before");
+        assert_eq!(member.node.id(), before);
+    }
+
     fn plug(&mut self, node: usize) {
         let member = &mut self.members[node];
         member.adapter = Some(Adapter::spawn(member.kind, member.node.attach("test"), vec![member.addr]));
@@ -224,7 +253,7 @@ impl Stage for Sockets {
         let ticket = self.members[other].node.ticket();
         let path = Path::to(self.members[other].addr);
         self.members[node].node.join(&Ticket { peer: peer(7), addrs: vec![path.addr], ..ticket });
-        path.answered.recv_timeout(LIMIT).expect("an answer, with another key");
+        path.attempted.recv_timeout(LIMIT).expect("another attempt, once the first has failed");
     }
 
     fn pelt(&mut self, node: usize) {
@@ -265,33 +294,39 @@ impl Drop for Sockets {
 }
 
 /// Simulated nodes.
-pub(crate) struct Simulated(World, Cast);
+pub(crate) struct Simulated {
+    world: World,
+    cast: Cast,
+    /// Who is to stay connected with whom, which their applications know after a restart too.
+    joined: Vec<(usize, usize)>,
+}
 
 impl Simulated {
     pub(crate) fn new(cast: Cast) -> Self {
         let formations = match cast {
-            Cast::Friends(_) | Cast::Called(_) => Vec::new(),
+            Cast::Friends(_) | Cast::Called(_) | Cast::Housed(_) => Vec::new(),
             Cast::Formations(secrets) => secrets.to_vec(),
         };
         // A slower cable than loopback is, so that what waits for it can be seen waiting.
         let profile = Profile { rate: 4_000_000, ..Profile::LAN };
         let hostile = if let Cast::Called(_) = cast { vec![Habit::Later] } else { Vec::new() };
         let quiet = Setup::quiet(7, cast.count(), 1);
-        Self(World::new(Setup { topology: Topology::Apart, profile, formations, hostile, ..quiet }), cast)
+        let world = World::new(Setup { topology: Topology::Apart, profile, formations, hostile, ..quiet });
+        Self { world, cast, joined: Vec::new() }
     }
 }
 
 impl Simulated {
     /// With which code a connection between these was closed; it must have been by the right one.
     fn await_farewell(&mut self, node: usize, other: usize, by_other: bool) -> u32 {
-        let end = self.0.now() + LIMIT;
+        let end = self.world.now() + LIMIT;
         loop {
-            match self.0.farewell(node, other) {
+            match self.world.farewell(node, other) {
                 Some((code, by)) if by == by_other => return code,
                 Some(farewell) => panic!("closed by the wrong side: {farewell:?}"),
-                None => assert!(self.0.now() < end, "not closed within a virtual minute"),
+                None => assert!(self.world.now() < end, "not closed within a virtual minute"),
             }
-            self.0.pass(10_000);
+            self.world.pass(10_000);
         }
     }
 }
@@ -299,7 +334,7 @@ impl Simulated {
 impl Stage for Simulated {
     fn put(&mut self, node: usize, name: &str, value: Value) {
         let Value::Object(fields) = value else { panic!("an object") };
-        self.0.write(node, &doc(name), |tx| {
+        self.world.write(node, &doc(name), |tx| {
             let stale: Vec<String> = tx.keys(ROOT).filter(|key| !fields.contains_key(key)).collect();
             stale.into_iter().try_for_each(|key| tx.delete(ROOT, key))?;
             fields.iter().try_for_each(|(key, value)| match value {
@@ -312,7 +347,7 @@ impl Stage for Simulated {
     }
 
     fn get(&mut self, node: usize, name: &str) -> Option<Value> {
-        self.0.read(node, &doc(name), |content| {
+        self.world.read(node, &doc(name), |content| {
             let field = |key: &String| {
                 let (value, _) = content.get(ROOT, key).expect("readable").expect("a key that is there");
                 let value = match value.as_scalar().expect("a scalar") {
@@ -329,21 +364,25 @@ impl Stage for Simulated {
     }
 
     fn delete(&mut self, node: usize, name: &str) {
-        self.0.remove(node, &doc(name));
+        self.world.remove(node, &doc(name));
     }
 
     fn listed(&mut self, node: usize) -> Vec<(String, String)> {
-        self.0.listed(node).into_iter().map(|it| (it.doc.to_string(), format!("{:?}", it.heads))).collect()
+        self.world.listed(node).into_iter().map(|it| (it.doc.to_string(), format!("{:?}", it.heads))).collect()
     }
 
     fn stats(&mut self, node: usize) -> Stats {
-        self.0.node(node).expect("up").stats()
+        self.world.node(node).expect("up").stats()
     }
 
-    fn compare(&mut self, node: usize, other: usize) -> Vec<(String, &'static str)> {
+    fn govern(&mut self, node: usize, rules: Rules) {
+        self.world.govern(node, rules.table, rules.family);
+    }
+
+    fn compare(&mut self, node: usize, other: usize) -> Vec<(String, SyncOutcome)> {
         let limit = u64::try_from(LIMIT.as_micros()).expect("a minute");
-        let synced = self.0.compare(node, other, limit);
-        synced.into_iter().map(|(doc, outcome)| (doc.to_string(), outcome.name())).collect()
+        let synced = self.world.compare(node, other, limit);
+        synced.into_iter().map(|(doc, outcome)| (doc.to_string(), outcome)).collect()
     }
 
     fn await_refusal(&mut self, node: usize, other: usize) -> u32 {
@@ -351,56 +390,63 @@ impl Stage for Simulated {
     }
 
     fn call(&mut self, node: usize, offers: &[Wire]) -> Option<u32> {
-        let caller = self.1.count();
-        self.0.call(caller, node, offers).then(|| self.await_farewell(node, caller, false))
+        let caller = self.cast.count();
+        self.world.call(caller, node, offers).then(|| self.await_farewell(node, caller, false))
     }
 
     fn join(&mut self, node: usize, other: usize) {
-        self.0.join(node, other);
+        self.joined.push((node, other));
+        self.world.join(node, other);
     }
 
     fn unplug(&mut self, node: usize) {
-        self.0.unplug(node);
+        self.world.unplug(node);
+    }
+
+    fn restart(&mut self, node: usize) {
+        self.world.restart(node);
+        let joined = self.joined.iter().filter(|(from, _)| *from == node);
+        joined.for_each(|(from, to)| self.world.join(*from, *to));
     }
 
     fn plug(&mut self, node: usize) {
-        self.0.plug(node);
+        self.world.plug(node);
     }
 
     fn plug_elsewhere(&mut self, node: usize) {
-        self.0.plug(node);
-        self.0.hide(node);
+        self.world.plug(node);
+        self.world.hide(node);
     }
 
     fn seek_nobody(&mut self, node: usize, other: usize) {
-        assert!(self.0.seek(node, other), "not called");
+        assert!(self.world.seek(node, other), "not called");
     }
 
     fn pelt(&mut self, node: usize) {
-        self.0.pelt(node);
+        self.world.pelt(node);
     }
 
     fn peers(&mut self, node: usize) -> Vec<usize> {
-        let nodes = self.1.count();
+        let nodes = self.cast.count();
         let number = |peer| (0..nodes).find(|it| World::peer(*it) == peer).expect("a member");
         self.stats(node).peers.iter().map(|it| number(it.peer)).collect()
     }
 
     fn await_value(&mut self, node: usize, name: &str, value: Option<&Value>) {
-        let end = self.0.now() + LIMIT;
+        let end = self.world.now() + LIMIT;
         while self.get(node, name).as_ref() != value {
-            assert!(self.0.now() < end, "{name} did not become {value:?} within a virtual minute");
-            assert!(self.0.violation().is_none(), "{:?}", self.0.violation());
-            self.0.pass(10_000);
+            assert!(self.world.now() < end, "{name} did not become {value:?} within a virtual minute");
+            assert!(self.world.violation().is_none(), "{:?}", self.world.violation());
+            self.world.pass(10_000);
         }
     }
 
     fn await_level(&mut self, node: usize, other: usize) {
-        let end = self.0.now() + LIMIT;
-        while !self.0.is_level(node, other) {
-            assert!(self.0.now() < end, "not level after a virtual minute");
-            assert!(self.0.violation().is_none(), "{:?}", self.0.violation());
-            self.0.pass(10_000);
+        let end = self.world.now() + LIMIT;
+        while !self.world.is_level(node, other) {
+            assert!(self.world.now() < end, "not level after a virtual minute");
+            assert!(self.world.violation().is_none(), "{:?}", self.world.violation());
+            self.world.pass(10_000);
         }
     }
 }
