@@ -40,7 +40,7 @@ pub(crate) fn announce(
     // Unbounded as a channel; what the core puts in is bounded by the connection's window and receive credit.
     let (sender, outgoing) = queue();
     let conn = port.connected(peer, addr, link, &sender);
-    Some(run(connection, Session::new(conn), outgoing))
+    Some(run(connection, Session::new(conn, role), outgoing))
 }
 
 fn socket_addr(path: &Path<'_>) -> Option<SocketAddr> {

@@ -239,6 +239,13 @@ pub struct Link {
     pub rtt: Option<Duration>,
 }
 
+impl Link {
+    /// Streams that the other side may end or reset on one connection before anything has arrived on them; with the last of
+    /// them the connection is closed ([`CloseCode::Exhausted`]). They cost their sender no credit. 1,024: who speaks either
+    /// wire has none but those that it gave up at once, and a busy node has at most 0.1 MB of word of them to read.
+    pub const MAX_EMPTY_STREAMS: u32 = 1024;
+}
+
 /// Which side of a connection this node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {

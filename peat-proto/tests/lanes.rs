@@ -453,6 +453,29 @@ fn a_drip_feeder_holds_memory_for_two_minutes_and_not_for_eight() {
     assert!(passed <= Duration::from_secs(150), "after {passed:?}");
 }
 
+/// They cost no credit, so nothing but their number bounds them.
+#[test]
+fn streams_that_bring_nothing_end_the_connection_when_there_are_too_many() {
+    let stream = |number: u64| StreamId::new(number, Role::Dialled, false);
+    let mut victim = Victim::serving();
+    for number in 0..u64::from(Link::MAX_EMPTY_STREAMS) - 1 {
+        if number % 2 == 0 {
+            victim.feed(stream(100 + number), &Bytes::new(), true);
+        } else {
+            victim.node.handle(victim.now, Input::Reset { conn: CONN, stream: stream(100 + number) });
+            victim.drain();
+        }
+        // Those that brought something do not count, nor do our own.
+        victim.feed(stream(1_000_000 + number), &Bytes::from_static(&[0]), true);
+        let ours = StreamId::new(number, Role::Accepted, true);
+        victim.node.handle(victim.now, Input::Reset { conn: CONN, stream: ours });
+    }
+    victim.assert_unharmed(LANE);
+    victim.feed(stream(10_000), &Bytes::new(), true);
+    assert_eq!(victim.closed, Some(CloseCode::Exhausted));
+    assert_eq!(victim.node.stats().closed, 1);
+}
+
 #[test]
 fn a_bidirectional_stream_is_stopped_and_finished_and_harms_nobody() {
     let mut victim = Victim::serving();

@@ -289,9 +289,10 @@ impl Connections {
             self.give_up(others, now);
         }
         let Some(connection) = self.all.get_mut(&handle) else { return };
+        let role = link.role;
         let conn = self.port.connected(peer, Some(addr), link, &self.outgoing);
         self.known.insert(conn.id(), handle);
-        connection.phase = Phase::Up(Box::new(Session::new(conn)));
+        connection.phase = Phase::Up(Box::new(Session::new(conn, role)));
         if let Some(wait) = self.profile.first_word() {
             connection.hold(now + wait);
         }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
-use peat_proto::{CloseCode, Lane, StreamId};
+use peat_proto::{CloseCode, Lane, Link, Role, StreamId};
 
 use super::limits::{MAX_STREAMS, READ_BYTES, STREAM_CREDIT};
 use super::{Conn, Outgoing};
@@ -67,14 +67,16 @@ pub enum Read {
 #[derive(Debug)]
 pub struct Session {
     conn: Conn,
+    role: Role,
     lasting: [Lasting; Lane::LASTING.len()],
     /// Frames with a stream of their own, by urgency and age.
     singles: BTreeMap<(usize, u64), Single>,
     /// Frames that have had a stream of their own.
     next_single: u64,
     replies: BTreeMap<StreamId, VecDeque<Reply>>,
-    /// Bytes that may still be read of each incoming stream.
-    room: BTreeMap<StreamId, usize>,
+    incoming: BTreeMap<StreamId, Incoming>,
+    /// Streams of the other side that were over before anything had come.
+    empty: u32,
     /// Bytes that the node has not taken of each incoming stream that is over.
     ended: BTreeMap<StreamId, usize>,
     /// Where incoming bytes are put together. Those that were handed on share its memory until it is full.
@@ -96,6 +98,14 @@ struct Single {
 }
 
 #[derive(Debug)]
+struct Incoming {
+    /// Bytes that may still be read.
+    room: usize,
+    /// Nothing has come yet.
+    is_empty: bool,
+}
+
+#[derive(Debug)]
 struct Reply {
     frame: Frame,
     fin: bool,
@@ -109,13 +119,14 @@ struct Frame {
 }
 
 impl Session {
-    /// The session of an announced connection.
+    /// The session of an announced connection, on which side of it this is.
     #[must_use]
-    pub fn new(conn: Conn) -> Self {
+    pub fn new(conn: Conn, role: Role) -> Self {
         let lasting = Lane::LASTING.map(|_| Lasting::default());
         let (singles, replies) = (BTreeMap::new(), BTreeMap::new());
-        let (room, ended) = (BTreeMap::new(), BTreeMap::new());
-        Self { conn, lasting, singles, next_single: 0, replies, room, ended, buffer: BytesMut::new() }
+        let (incoming, ended) = (BTreeMap::new(), BTreeMap::new());
+        let (next_single, empty, buffer) = (0, 0, BytesMut::new());
+        Self { conn, role, lasting, singles, next_single, replies, incoming, empty, ended, buffer }
     }
 
     /// The node's end of the connection.
@@ -139,8 +150,8 @@ impl Session {
                 self.replies.entry(stream).or_default().push_back(Reply { frame: Frame::new(bytes), fin });
             }
             Outgoing::Credit { stream, bytes } => {
-                if let Some(room) = self.room.get_mut(&stream) {
-                    *room += bytes;
+                if let Some(incoming) = self.incoming.get_mut(&stream) {
+                    incoming.room += bytes;
                 } else if let Some(left) = self.ended.get_mut(&stream) {
                     *left = left.saturating_sub(bytes);
                     if *left == 0 {
@@ -150,7 +161,7 @@ impl Session {
             }
             Outgoing::Stop { stream, code } => {
                 self.ended.remove(&stream);
-                if self.room.remove(&stream).is_some() {
+                if self.incoming.remove(&stream).is_some() {
                     streams.stop(stream, code.code());
                 }
             }
@@ -161,10 +172,12 @@ impl Session {
 
     /// Goes on with everything as far as the library lets it.
     pub fn pump(&mut self, streams: &mut impl Streams) {
+        // With the last empty one that it may have, the node closes the connection.
         while self.ended.len() < MAX_STREAMS as usize
+            && self.empty < Link::MAX_EMPTY_STREAMS
             && let Some(stream) = streams.accept()
         {
-            self.room.insert(stream, STREAM_CREDIT);
+            self.incoming.insert(stream, Incoming::new());
         }
         self.write(streams);
         self.read(streams);
@@ -180,7 +193,7 @@ impl Session {
     }
 
     fn write_singles(&mut self, urgency: usize, streams: &mut impl Streams) {
-        let (conn, room) = (&self.conn, &mut self.room);
+        let (conn, incoming) = (&self.conn, &mut self.incoming);
         let mut done = Vec::new();
         for (key, single) in self.singles.range_mut((urgency, 0)..=(urgency, u64::MAX)) {
             let stream = match single.stream {
@@ -194,7 +207,7 @@ impl Session {
             match (written, single.lane) {
                 (Written::Blocked, _) => continue,
                 (Written::Broken, lane) => conn.stopped(lane),
-                (Written::All, Lane::Dialogue) => drop(room.insert(stream, STREAM_CREDIT)),
+                (Written::All, Lane::Dialogue) => drop(incoming.insert(stream, Incoming::new())),
                 (Written::All, Lane::Pulse) => streams.finish(stream),
                 (Written::All, _) => {
                     streams.finish(stream);
@@ -209,7 +222,8 @@ impl Session {
 
     fn read(&mut self, streams: &mut impl Streams) {
         let (conn, buffer, ended) = (&self.conn, &mut self.buffer, &mut self.ended);
-        self.room.retain(|stream, room| {
+        let (role, empty) = (self.role, &mut self.empty);
+        self.incoming.retain(|stream, Incoming { room, is_empty }| {
             while *room > 0 {
                 if buffer.capacity() == 0 {
                     buffer.reserve(READ_BYTES);
@@ -217,6 +231,7 @@ impl Session {
                 let outcome = streams.read(*stream, buffer.capacity().min(*room), buffer);
                 let bytes = buffer.split().freeze();
                 *room = room.saturating_sub(bytes.len());
+                *is_empty &= bytes.is_empty();
                 let fin = outcome == Read::End;
                 if fin || !bytes.is_empty() {
                     conn.received(*stream, bytes, fin);
@@ -228,7 +243,9 @@ impl Session {
                     Read::End | Read::Gone => {}
                 }
                 let left = STREAM_CREDIT.saturating_sub(*room);
-                if left > 0 {
+                if *is_empty && stream.opener() != role {
+                    *empty += 1;
+                } else if left > 0 {
                     ended.insert(*stream, left);
                 }
                 return false;
@@ -277,6 +294,12 @@ impl Lasting {
             conn.sent(frame.length);
         }
         conn.stopped(lane);
+    }
+}
+
+impl Incoming {
+    fn new() -> Self {
+        Self { room: STREAM_CREDIT, is_empty: true }
     }
 }
 

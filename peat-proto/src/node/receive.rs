@@ -23,6 +23,9 @@ impl Node {
         let len = bytes.len();
         conn.traffic.bytes_received += len as u64;
         self.stats.traffic.bytes_received += len as u64;
+        if len == 0 && fin && conn.ended_empty(stream) {
+            return self.close_conn(id, CloseCode::Exhausted);
+        }
         // The credit of a stopped stream is not given back, so it cannot go on for long even if it ignores this.
         if stream.is_bidirectional() {
             self.stats.stopped += 1;
@@ -83,6 +86,9 @@ impl Node {
     }
 
     pub(super) fn reset(&mut self, id: ConnId, stream: StreamId) {
+        if self.conns.get_mut(&id).is_some_and(|conn| conn.ended_empty(stream)) {
+            return self.close_conn(id, CloseCode::Exhausted);
+        }
         self.end_stream(id, stream);
         let (now, settle) = (self.now.mono, self.config.settle);
         if let Some(conn) = self.conns.get_mut(&id)

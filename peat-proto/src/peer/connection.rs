@@ -39,6 +39,8 @@ pub(crate) struct Conn {
     /// The other side's boot, once it has said it.
     pub(crate) boot: Option<u64>,
     pub(crate) streams: BTreeMap<StreamId, Stream>,
+    /// Streams of the other side that were over before anything had arrived.
+    empty: u32,
     /// Receive credit that is held back while too much is not durable.
     pub(crate) held: BTreeMap<StreamId, usize>,
     pub(crate) window: Window,
@@ -110,6 +112,7 @@ impl Conn {
             handshake,
             boot: None,
             streams: BTreeMap::new(),
+            empty: 0,
             held: BTreeMap::new(),
             window,
             deficits: Deficits::default(),
@@ -132,6 +135,13 @@ impl Conn {
             survey: Survey::default(),
             traffic: Traffic::default(),
         }
+    }
+
+    /// Notes that a stream is over of which nothing was heard; true once there are too many.
+    pub(crate) fn ended_empty(&mut self, stream: StreamId) -> bool {
+        let theirs = stream.opener() != self.link.role && !self.streams.contains_key(&stream);
+        self.empty += u32::from(theirs);
+        self.empty >= Link::MAX_EMPTY_STREAMS
     }
 
     /// Whether a summary is due now and may go.

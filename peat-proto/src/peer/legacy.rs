@@ -68,6 +68,8 @@ pub(crate) struct Conn {
     /// What waits on lanes of no class.
     pub(crate) control: VecDeque<(Lane, Bytes)>,
     pub(crate) inlets: BTreeMap<StreamId, Inlet>,
+    /// Streams of the other side that were over before anything had arrived.
+    empty: u32,
     /// Receive credit that is held back while too much is not durable, or before documents flow.
     pub(crate) held: BTreeMap<StreamId, usize>,
     pub(crate) window: Window,
@@ -162,6 +164,7 @@ impl Conn {
             credential,
             control: VecDeque::new(),
             inlets: BTreeMap::new(),
+            empty: 0,
             held: BTreeMap::new(),
             window,
             deficits: Deficits::default(),
@@ -237,6 +240,13 @@ impl Conn {
             self.shut.pop_first();
         }
         self.shut.insert(stream);
+    }
+
+    /// Notes that a stream is over of which nothing was heard; true once there are too many.
+    pub(crate) fn ended_empty(&mut self, stream: StreamId) -> bool {
+        let theirs = stream.opener() != self.link.role && !self.inlets.contains_key(&stream);
+        self.empty += u32::from(theirs);
+        self.empty >= Link::MAX_EMPTY_STREAMS
     }
 
     /// Whether a stream is read no more.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use peat_proto::config::{Auth, Legacy};
 use peat_proto::wire::v0::negentropy::item_of;
 use peat_proto::wire::v0::{BatchBuilder, Body, Delta, Entry, Label, MessageType, TombstoneBatch};
-use peat_proto::{BreakerState, CloseCode, Contact, Credential, Event, Input, Lane, Role, StreamId, Wire};
+use peat_proto::{BreakerState, CloseCode, Contact, Credential, Event, Input, Lane, Link, Role, StreamId, Wire};
 
 use crate::SECOND;
 use crate::common::Vector;
@@ -108,6 +108,24 @@ fn limit_1_more_streams_than_allowed_are_turned_away_and_the_rest_go_on() {
     assert_eq!(stage.node.stats().legacy.frames_late, 256);
     assert_eq!(stage.node.stats().receive_bytes, 0);
     assert!(stage.closed.is_empty());
+}
+
+#[test]
+fn streams_that_bring_nothing_end_the_connection_when_there_are_too_many() {
+    let mut stage = Stage::serving();
+    for number in 1..Link::MAX_EMPTY_STREAMS {
+        let stream = stage.stream();
+        if number % 2 == 0 {
+            stage.feed_on(stream, &[], true);
+        } else {
+            stage.input(Input::Reset { conn: CONN, stream });
+        }
+    }
+    assert!(stage.closed.is_empty());
+    let stream = stage.stream();
+    stage.feed_on(stream, &[], true);
+    assert_eq!(stage.closed, [(CONN, CloseCode::Exhausted)]);
+    assert_eq!(stage.node.stats().closed, 1);
 }
 
 #[test]

@@ -4,18 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
+use iroh::endpoint::{Connection, ConnectionError};
 use peat_node::proto::policy::Class;
-use peat_node::proto::{Lane, PeerId, Wire};
+use peat_node::proto::{CloseCode, Lane, Link, PeerId, Wire};
 use peat_node::transport::bench::Seen;
 use peat_node::transport::{Outgoing, limits};
+use peat_node::{Node, Options};
 
-use crate::side::{Adapter, Conn, Kind, Side, bare, pair, rogue, within};
+use crate::side::{Adapter, Conn, Kind, Setting, Side, bare, pair, rogue, within};
 
 crate::over_kinds! {
     a_flood_of_first_packets_leaves_bounded_state_and_peers_served,
     garbage_and_mangled_packets_harm_nobody,
     many_silent_peers_keep_no_caller_out,
     streams_that_end_count_until_the_node_has_taken_what_they_brought,
+    of_streams_without_a_byte_a_busy_node_has_a_bounded_number_to_hear_of,
+    who_opens_streams_without_a_byte_is_sent_away_and_peers_are_served,
 }
 
 fn socket() -> UdpSocket {
@@ -213,4 +217,64 @@ async fn streams_that_end_count_until_the_node_has_taken_what_they_brought(kind:
     }
     assert!(rounds >= STREAMS / most, "{rounds} pauses");
     flood.await.expect("no panic");
+}
+
+/// Opens streams and ends or resets them at once, until the other side has enough of it or says nothing more; how many.
+async fn empty_streams(connection: Connection) -> u32 {
+    for number in 0..8 * Link::MAX_EMPTY_STREAMS {
+        // Nothing can be waited for where no further stream is granted.
+        let Ok(Ok(mut stream)) = tokio::time::timeout(Duration::from_secs(2), connection.open_uni()).await else {
+            return number;
+        };
+        // Fails only where the connection has been closed meanwhile.
+        let _ = if number % 2 == 0 { stream.finish() } else { stream.reset(7_u32.into()) };
+    }
+    8 * Link::MAX_EMPTY_STREAMS
+}
+
+/// They cost no credit, and each is word of something to a node that need not have time for it.
+async fn of_streams_without_a_byte_a_busy_node_has_a_bounded_number_to_hear_of(kind: Kind) {
+    let side = Side::new(kind, 2).await;
+    let (_endpoint, connection, conn) = rogue(&side).await;
+    let opened = empty_streams(connection).await;
+    assert!(opened >= Link::MAX_EMPTY_STREAMS, "only {opened} were granted");
+    conn.tell(Outgoing::Close { code: CloseCode::Normal });
+    let mut heard = 0;
+    loop {
+        match side.next().await {
+            Seen::Received { bytes, fin: true, .. } if bytes.is_empty() => heard += 1,
+            Seen::Reset { .. } => heard += 1,
+            Seen::Disconnected { .. } => break,
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+    // Those that were open when the last came are heard of too.
+    let most = Link::MAX_EMPTY_STREAMS + limits::MAX_STREAMS;
+    assert!((Link::MAX_EMPTY_STREAMS..=most).contains(&heard), "{heard} of {opened}");
+}
+
+async fn who_opens_streams_without_a_byte_is_sent_away_and_peers_are_served(kind: Kind) {
+    let mut options = Options::default();
+    options.config.admission.open = true;
+    let node = Node::in_memory(options);
+    let adapter = Adapter::bind(kind, node.attach("test"), Setting::default()).await.expect("loopback is there");
+    let id = iroh::EndpointId::from_bytes(node.id().as_bytes()).expect("a key");
+    let addr = iroh::EndpointAddr::new(id).with_ip_addr(adapter.addrs()[0]);
+    let endpoint = bare(9).await;
+    let connection = within(endpoint.connect(addr, Wire::V1.alpn())).await.expect("everybody may knock");
+    empty_streams(connection.clone()).await;
+    match within(connection.closed()).await {
+        ConnectionError::ApplicationClosed(close) => {
+            assert_eq!(close.error_code, CloseCode::Exhausted.code().into());
+        }
+        other => panic!("expected a code, got {other:?}"),
+    }
+    endpoint.close().await;
+    let peer = Node::in_memory(Options::default());
+    let _peers = Adapter::bind(Kind::Udp, peer.attach("test"), Setting::default()).await.expect("loopback is there");
+    peer.join(&node.ticket());
+    tokio::task::block_in_place(|| {
+        peer.level_with(&node.id()).wait().expect("served");
+        assert_eq!(node.stats().wait().expect("open").closed, 1);
+    });
 }

@@ -34,6 +34,9 @@ impl Node {
         let len = bytes.len();
         conn.traffic.bytes_received += len as u64;
         self.stats.traffic.bytes_received += len as u64;
+        if len == 0 && fin && conn.ended_empty(stream) {
+            return self.legacy_close(id, CloseCode::Exhausted);
+        }
         // A heartbeat is a sign once it is whole.
         if len > 0 && stream.is_bidirectional() {
             let turn = conn.pulse.heard(now, false);
@@ -227,6 +230,9 @@ impl Node {
         let now = self.now.mono;
         let first = StreamId::new(0, Role::Dialled, true);
         let Some(conn) = self.legacy.conns.get_mut(&id) else { return };
+        if conn.ended_empty(stream) {
+            return self.legacy_close(id, CloseCode::Exhausted);
+        }
         if !conn.is_serving() && stream == first {
             return self.legacy_prove(id, stream, |handshake| handshake.received(now, &[], true));
         }
