@@ -49,7 +49,7 @@ mod verdict;
 mod walk;
 
 pub use fielded::Fielded;
-pub use heal::run;
+pub use heal::{run, run_until};
 pub use link::Profile;
 pub use setup::{Habit, Setup, Topology};
 pub use shrink::{Shrunken, as_test, shrink};
@@ -325,7 +325,7 @@ impl World {
             Happening::Dialled { from, life, to } => self.dialled(from, life, to),
             Happening::Commit { member, life } => {
                 if self.hosts[member].life == life && !self.hosts[member].disk.paused {
-                    self.commit(member);
+                    let _ = self.commit(member);
                 }
             }
             Happening::Answer { member, life, stored } => {
@@ -371,9 +371,6 @@ impl World {
                     for doc in std::mem::take(&mut self.hostile[member - nodes].forged) {
                         self.fired.count(Fault::Forgery);
                         self.forged(&doc);
-                    }
-                    for fault in std::mem::take(&mut self.hostile[member - nodes].fired) {
-                        self.fired.count(fault);
                     }
                     for (lane, bytes) in spoken {
                         self.fired.count(Fault::Hostile);

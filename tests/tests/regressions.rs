@@ -584,7 +584,7 @@ fn nobodys_word_deletes_what_may_not_be_deleted() {
         for doc in 0..10 {
             world.apply(Step::Edit { node: 0, doc, kind: 0, value: 1 });
         }
-        (0..60).for_each(|_| world.apply(Step::Advance { ms: 1_000 }));
+        (0..60).for_each(|_| world.pass(1_000_000));
         world.heal();
         assert_eq!(world.violation(), None);
         assert!(world.fired().of(Fault::Forgery) > 20);

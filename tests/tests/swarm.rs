@@ -2,15 +2,15 @@
 
 use std::process::Command;
 
-use peat_tests::world::{Mix, Setup, Step, Topology, World, run, walk};
+use peat_tests::world::{Mix, Setup, Step, Topology, World, run_until, walk};
 
 #[test]
 fn swarms_of_faults_violate_nothing() {
     let mix = Mix { steps: 120, ..Mix::default() };
     for seed in 0..150 {
         let (setup, steps) = walk(seed, &mix);
-        let verdict = run(&setup, &steps);
-        assert!(verdict.is_ok(), "{verdict}");
+        let verdict = run_until(&setup, &steps, mix.steps);
+        assert!(verdict.is_ok() && verdict.steps == mix.steps, "{verdict}");
     }
 }
 
@@ -19,22 +19,23 @@ fn larger_fleets_violate_nothing() {
     let mix = Mix { nodes: 6, docs: 20, steps: 200, ..Mix::default() };
     for seed in 0..6 {
         let (setup, steps) = walk(seed, &mix);
-        let verdict = run(&setup, &steps);
-        assert!(verdict.is_ok(), "{verdict}");
+        let verdict = run_until(&setup, &steps, mix.steps);
+        assert!(verdict.is_ok() && verdict.steps == mix.steps, "{verdict}");
     }
 }
 
 #[test]
 fn a_seed_names_one_run_in_this_process() {
+    let mix = Mix::default();
     for seed in 500..510 {
-        let (setup, steps) = walk(seed, &Mix::default());
-        let (once, again) = (run(&setup, &steps), run(&setup, &steps));
+        let (setup, steps) = walk(seed, &mix);
+        let (once, again) = (run_until(&setup, &steps, mix.steps), run_until(&setup, &steps, mix.steps));
         assert_eq!(once, again, "seed {seed}");
         assert!(once.frames > 0, "seed {seed} did nothing");
     }
     let trace = |seed| {
-        let (setup, steps) = walk(seed, &Mix::default());
-        run(&setup, &steps).trace
+        let (setup, steps) = walk(seed, &mix);
+        run_until(&setup, &steps, mix.steps).trace
     };
     assert_ne!(trace(500), trace(501));
 }

@@ -61,6 +61,14 @@ fn setup() -> impl Strategy<Value = Setup> {
         prop::sample::select(vec![0_usize, 400, 64 << 10]),
         prop::sample::select(vec![16_usize << 20, 8_000, 4_000]),
     );
+    // Room for all that 150 steps can write, twice, from each of four peers; and as much as nodes have by default. Sets are
+    // compared by ranges where no sketch may be kept.
+    let room = (
+        prop::sample::select(vec![1_usize << 20, 32 << 20]),
+        prop::sample::select(vec![1_usize << 20, 32 << 20]),
+        prop::sample::select(vec![6_usize, 4_096]),
+        prop::sample::select(vec![0_usize, 1, 32]),
+    );
     let delays = (
         prop::sample::select(vec![0_u32, 50_000]),
         prop::sample::select(vec![0_u32, 5_000]),
@@ -68,10 +76,11 @@ fn setup() -> impl Strategy<Value = Setup> {
     );
     let clocks = (prop::sample::select(vec![0_u32, 3_000, 100_000_000]), prop::bool::weighted(0.125));
     let links = (topology, prop::sample::select(vec![0_u8, 50, 100]), profile);
-    (any::<u64>(), 2..5_usize, links, hostile, fielded(), budgets, delays, clocks).prop_map(
-        |(seed, nodes, links, hostile, fielded, budgets, delays, clocks)| {
+    (any::<u64>(), 2..5_usize, links, hostile, fielded(), (budgets, room), delays, clocks).prop_map(
+        |(seed, nodes, links, hostile, fielded, (budgets, room), delays, clocks)| {
             let (topology, datagram, profile) = links;
             let (cache, frame, window, inline, undurable) = budgets;
+            let (receive, pieces, exchanges, sketches) = room;
             let (job, lazy, disk) = delays;
             let (skew, stormy) = clocks;
             Setup {
@@ -85,6 +94,10 @@ fn setup() -> impl Strategy<Value = Setup> {
                 window,
                 inline,
                 undurable,
+                receive,
+                pieces,
+                exchanges,
+                sketches,
                 job,
                 lazy,
                 disk,

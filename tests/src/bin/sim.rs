@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use clap::Parser;
 use mimalloc::MiMalloc;
-use peat_tests::world::{Fault, Fired, Mix, Setup, Step, Verdict, as_test, run, shrink, walk};
+use peat_tests::world::{Fault, Fired, Mix, Setup, Step, Verdict, as_test, run_until, shrink, walk};
 use serde_json::json;
 
 /// A sixth of a world's time goes into small allocations.
@@ -39,7 +39,7 @@ struct Args {
     /// peers, if not given.
     #[arg(long, value_parser = clap::value_parser!(u8).range(0..=100))]
     legacy: Option<u8>,
-    /// Steps.
+    /// Steps that find something to do.
     #[arg(long, default_value_t = 200)]
     steps: usize,
     /// Loss on every path, 0 to 1; drawn from the seed if not given.
@@ -82,7 +82,7 @@ fn main() -> ExitCode {
 
 fn one(args: &Args, mix: &Mix) -> ExitCode {
     let (setup, steps) = walk(args.seed, mix);
-    let verdict = run(&setup, &steps);
+    let verdict = run_until(&setup, &steps, mix.steps);
     if args.json {
         println!("{}", verdict.json());
     } else {
@@ -105,7 +105,11 @@ const FAILURES: usize = 20;
 #[derive(Default)]
 struct Sum {
     seeds: u64,
+    /// Steps of the lists, as far as they were tried; and those that found something to do, in all and in the world with the
+    /// fewest.
+    tried: u64,
     steps: u64,
+    fewest: usize,
     edits: u64,
     frames: u64,
     bytes: u64,
@@ -119,20 +123,20 @@ fn many(args: &Args, mix: &Mix) -> ExitCode {
     let begun = Instant::now();
     let next = AtomicU64::new(args.seed);
     let failures = AtomicUsize::new(0);
-    let sum = Mutex::new(Sum::default());
+    let sum = Mutex::new(Sum::new());
     let end = args.seed.saturating_add(args.count);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..cores {
             scope.spawn(|| {
-                let mut own = Sum::default();
+                let mut own = Sum::new();
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= end || failures.load(Ordering::Relaxed) >= FAILURES {
                         break;
                     }
                     let (setup, steps) = walk(seed, mix);
-                    let verdict = run(&setup, &steps);
+                    let verdict = run_until(&setup, &steps, mix.steps);
                     own.add(&verdict);
                     if !verdict.is_ok() {
                         failures.fetch_add(1, Ordering::Relaxed);
@@ -152,20 +156,23 @@ fn many(args: &Args, mix: &Mix) -> ExitCode {
 fn report(args: &Args, sum: &Sum, seconds: f64) -> ExitCode {
     let rate = sum.seeds as f64 / seconds.max(1e-9);
     let never: Vec<String> = sum.never(args.fielded).iter().map(|fault| format!("{fault:?}")).collect();
-    let ok = sum.is_ok(args.fielded);
+    let ok = sum.is_ok(args.fielded, args.steps);
     if args.json {
         let value = json!({
-            "ok": ok, "seeds": sum.seeds, "steps": sum.steps, "edits": sum.edits, "frames": sum.frames, "bytes": sum.bytes,
+            "ok": ok, "seeds": sum.seeds, "steps": sum.steps, "fewest_steps": sum.fewest, "tried": sum.tried, "edits": sum.edits, "frames": sum.frames, "bytes": sum.bytes,
             "seconds": seconds, "seeds_per_second": rate, "faults": sum.fired.json(), "never": never,
             "violation": sum.first.as_ref().map(|(.., verdict)| verdict.json()),
         });
         println!("{value}");
     } else {
         println!(
-            "{} seeds {} steps {} edits {} frames {} bytes {} in {seconds:.1} s: {rate:.0} seeds a second",
+            "{} seeds {} steps {} of {}, at least {} each; edits {} frames {} bytes {} in {seconds:.1} s: {rate:.0} seeds a \
+             second",
             if ok { "ok" } else { "FAILED" },
             sum.seeds,
             sum.steps,
+            sum.tried,
+            sum.fewest,
             sum.edits,
             sum.frames,
             sum.bytes,
@@ -185,10 +192,16 @@ fn report(args: &Args, sum: &Sum, seconds: f64) -> ExitCode {
 }
 
 impl Sum {
-    /// Whether no run violated anything, and the rig did what it can, once there were enough runs to say so.
-    fn is_ok(&self, fielded: usize) -> bool {
+    /// Before the first run.
+    fn new() -> Self {
+        Self { fewest: usize::MAX, ..Self::default() }
+    }
+
+    /// Whether no run violated anything, each had its steps, and the rig did what it can, once there were enough runs to say
+    /// so.
+    fn is_ok(&self, fielded: usize, steps: usize) -> bool {
         let dull = self.seeds >= VOLUME && !self.never(fielded).is_empty();
-        self.failures.is_empty() && !dull
+        self.failures.is_empty() && self.fewest >= steps && !dull
     }
 
     /// Faults that never fired, of those that can in worlds with so many fielded peers.
@@ -202,7 +215,9 @@ impl Sum {
 
     fn add(&mut self, verdict: &Verdict) {
         self.seeds += 1;
+        self.tried += verdict.tried as u64;
         self.steps += verdict.steps as u64;
+        self.fewest = self.fewest.min(verdict.steps);
         self.edits += verdict.edits;
         self.frames += verdict.frames;
         self.bytes += verdict.bytes;
@@ -211,7 +226,9 @@ impl Sum {
 
     fn merge(&mut self, other: Self) {
         self.seeds += other.seeds;
+        self.tried += other.tried;
         self.steps += other.steps;
+        self.fewest = self.fewest.min(other.fewest);
         self.edits += other.edits;
         self.frames += other.frames;
         self.bytes += other.bytes;
@@ -230,29 +247,30 @@ impl Sum {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use peat_tests::world::Topology;
+    use peat_tests::world::{Topology, run};
 
     #[test]
     fn a_violation_among_many_runs_is_a_failure() {
-        let mut sum = Sum::default();
-        sum.add(&run(&Setup::quiet(1, 1, 1), &[]));
-        assert!(sum.is_ok(0));
+        let mut sum = Sum::new();
+        sum.add(&run(&Setup::quiet(1, 1, 1), &[Step::Advance { ms: 1 }, Step::Heal]));
+        assert!(sum.is_ok(0, 1));
+        assert!(!sum.is_ok(0, 2), "there was nothing to heal");
         let apart = Setup { topology: Topology::Apart, ..Setup::quiet(1, 2, 1) };
         let verdict = run(&apart, &[Step::Edit { node: 0, doc: 0, kind: 0, value: 1 }]);
         assert!(!verdict.is_ok(), "two nodes that never meet");
-        let mut other = Sum::default();
+        let mut other = Sum::new();
         other.add(&verdict);
         other.failures.push(verdict);
         sum.merge(other);
-        assert!(!sum.is_ok(0) && sum.seeds == 2);
+        assert!(!sum.is_ok(0, 1) && sum.seeds == 2);
     }
 
     #[test]
     fn a_fault_that_never_fired_is_a_failure_in_a_large_run_if_it_could() {
-        let mut sum = Sum { seeds: VOLUME - 1, ..Sum::default() };
-        assert!(sum.is_ok(1), "too few runs to say so");
+        let mut sum = Sum { seeds: VOLUME - 1, ..Sum::new() };
+        assert!(sum.is_ok(1, 1), "too few runs to say so");
         sum.seeds = VOLUME;
-        assert!(!sum.is_ok(0));
+        assert!(!sum.is_ok(0, 1));
         let theirs = [Fault::FieldedEdit, Fault::FieldedDelete, Fault::FieldedForgery, Fault::FieldedRestart];
         let never = sum.never(0);
         assert_eq!(never.len(), Fault::ALL.len() - theirs.len());

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use peat_proto::{ConnId, Input, Lane, Link, Role, StreamId};
 
 use super::drive::IDLE;
+use super::hostile::Hostile;
 use super::link::{Stalled, chance};
 use super::net::{Packet, PacketId};
 use super::setup::{Habit, peer};
@@ -136,15 +137,17 @@ impl World {
         }
     }
 
-    /// Cuts one direction; transports notice after a while.
-    pub(crate) fn cut(&mut self, from: usize, to: usize) {
+    /// Cuts one direction; transports notice after a while. False if it is cut.
+    pub(crate) fn cut(&mut self, from: usize, to: usize) -> bool {
         let path = self.net.path(from, to);
-        if !std::mem::replace(&mut path.cut, true) {
-            path.cuts += 1;
-            let cut = path.cuts;
-            self.fired.count(Fault::Cut);
-            self.heap.after(IDLE, Happening::Silence { from, to, cut });
+        if std::mem::replace(&mut path.cut, true) {
+            return false;
         }
+        path.cuts += 1;
+        let cut = path.cuts;
+        self.fired.count(Fault::Cut);
+        self.heap.after(IDLE, Happening::Silence { from, to, cut });
+        true
     }
 
     /// Mends one direction: what waited goes on its way.
@@ -201,6 +204,11 @@ impl World {
         }
         if self.is_unread(to, stream) {
             return;
+        }
+        let sender = self.net.ends.get(&to).map(|end| end.peer);
+        let habit = sender.and_then(|sender| self.setup.habit(sender));
+        if let Some(fault) = habit.and_then(|habit| Hostile::fault(habit, &bytes)) {
+            self.fired.count(fault);
         }
         if let Some(hostile) = receiver.checked_sub(self.setup.nodes).filter(|_| !self.is_veteran(receiver)) {
             return self.hostile[hostile].hear(lane, &bytes);

@@ -29,6 +29,10 @@ struct Credit([i64; 5]);
 
 const CREDIT_CAP: i64 = (64 << 10) * 100;
 
+/// Bytes of what an entry names beside what it carries: heads, samples and wishes of 32 B each, of which no world has more
+/// than 128 at a time.
+const NAMES: usize = 4 << 10;
+
 /// Bytes of the largest control frame.
 const CONTROL_FRAME: usize = 8 << 10;
 
@@ -113,7 +117,8 @@ impl World {
         if self.setup.habit(end.peer) == Some(Habit::Stranger) && !matches!(kind, Kind::Hello | Kind::Proof) {
             return Err(format!("{kind:?} to a stranger"));
         }
-        let most = if lane == Lane::Control { CONTROL_FRAME } else { self.largest_frame() };
+        let single = said.iter().map(|said| said.size).max().unwrap_or_default();
+        let most = if lane == Lane::Control { CONTROL_FRAME } else { 2 * self.setup.frame + single + NAMES };
         if bytes.len() > most {
             return Err(format!("a {kind:?} of {} bytes; frames are filled up to {}", bytes.len(), self.setup.frame));
         }

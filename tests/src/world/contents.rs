@@ -39,6 +39,7 @@ impl World {
             let uncached = self.contents(member);
             self.expect(Some(member), same(&contents, &uncached));
         }
+        self.check();
     }
 
     /// Opens every document of a node, softly deleted ones too, reads it and closes it again.

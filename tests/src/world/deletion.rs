@@ -70,7 +70,7 @@ impl World {
                 host.plans.entry(doc.clone()).or_default().push(Wish::Delete);
                 return self.open(member, doc);
             }
-            (_, Err(DeleteError::Store(_))) => {}
+            (_, Err(DeleteError::Store(_))) if host.refused_writes => {}
             (_, outcome) => {
                 return self.violated(Some(member), format!("a deletion of {doc}: {outcome:?}"));
             }
@@ -94,13 +94,13 @@ impl World {
         }
     }
 
-    /// An application at a fielded member deletes a document, in the way of its collection.
-    pub(crate) fn veteran_delete(&mut self, member: usize, doc: &DocId) {
+    /// An application at a fielded member deletes a document, in the way of its collection. Nobody deletes what is not there:
+    /// false.
+    pub(crate) fn veteran_delete(&mut self, member: usize, doc: &DocId) -> bool {
         let key = doc.as_str().to_owned();
         let softly = way(doc) != Way::Marker;
-        // Nobody deletes what is not there.
         let Some(before) = self.fielded(member).map(|it| it.heads(&key)).filter(|heads| !heads.is_empty()) else {
-            return;
+            return false;
         };
         self.fired.count(Fault::FieldedDelete);
         if !softly {
@@ -114,6 +114,7 @@ impl World {
         if let (true, [head]) = (softly && heads != before, &heads[..]) {
             self.promise_of_veteran(member, doc, ChangeHash(*head));
         }
+        true
     }
 
     /// A fielded member tells the nodes that a document is deleted, of which it may never have heard. (Other fielded peers

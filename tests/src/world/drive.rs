@@ -233,7 +233,7 @@ impl World {
             }
             Err(EditError::Deleted) => return self.write_refused(member, doc),
             // Said to the application, which may try again.
-            Err(EditError::Store(_) | EditError::TooLarge) => {}
+            Err(EditError::Store(_)) if host.refused_writes => {}
             Err(error) => return self.violated(Some(member), format!("an edit of {doc}: {error:?}")),
         }
         self.soon(member);
@@ -246,6 +246,7 @@ impl World {
         match command {
             StoreCommand::Write(batch) if host.disk.failing_writes > 0 => {
                 host.disk.failing_writes -= 1;
+                host.refused_writes = true;
                 self.fired.count(Fault::WriteFailed);
                 let stored = Stored::WriteFailed { seq: batch.seq, fault: StoreFault::Full };
                 self.heap.after(wait, Happening::Answer { member, life, stored });
@@ -279,12 +280,13 @@ impl World {
         }
     }
 
-    /// Everything that is written becomes durable, and the node is told.
-    pub(crate) fn commit(&mut self, member: usize) {
-        let Some((seq, writes)) = self.hosts[member].disk.commit() else { return };
+    /// Everything that is written becomes durable, and the node is told. False if nothing waits.
+    pub(crate) fn commit(&mut self, member: usize) -> bool {
+        let Some((seq, writes)) = self.hosts[member].disk.commit() else { return false };
         self.trace.note(self.now(), member as u64, 12, &seq.0.to_be_bytes());
         self.model.durable(member, &writes);
         self.input(member, Input::Stored(Stored::Durable { seq }));
+        true
     }
 
     /// Power off: what was not durable is lost but for `keep` batches; the others learn of it later.

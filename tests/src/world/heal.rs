@@ -54,21 +54,30 @@ const FRAMES_PER_EDIT: u64 = 8;
 /// Runs a setup and its steps, heals the world and judges it.
 #[must_use]
 pub fn run(setup: &Setup, steps: &[Step]) -> Verdict {
-    run_with(setup, steps, |_| ())
+    run_until(setup, steps, usize::MAX)
+}
+
+/// The same, with as many of the steps only as it takes until so many found something to do.
+#[must_use]
+pub fn run_until(setup: &Setup, steps: &[Step], enough: usize) -> Verdict {
+    run_with(setup, steps, enough, |_| ())
 }
 
 /// The same, with something done to the world before it is healed.
-pub(super) fn run_with(setup: &Setup, steps: &[Step], before: impl FnOnce(&mut World)) -> Verdict {
+pub(super) fn run_with(setup: &Setup, steps: &[Step], enough: usize, before: impl FnOnce(&mut World)) -> Verdict {
     let seed = setup.seed;
-    let mut applied = 0;
+    let (mut tried, mut applied) = (0, 0);
     let mut world = World::new(setup.clone());
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         for step in steps {
-            world.apply(*step);
+            if applied >= enough {
+                break;
+            }
+            tried += 1;
+            applied += usize::from(world.apply(*step));
             if world.violation.is_some() {
                 return;
             }
-            applied += 1;
         }
         before(&mut world);
         world.heal();
@@ -80,6 +89,7 @@ pub(super) fn run_with(setup: &Setup, steps: &[Step], before: impl FnOnce(&mut W
     let totals = world.totals();
     Verdict {
         seed,
+        tried,
         steps: applied,
         edits: totals.edits,
         elapsed: world.now(),

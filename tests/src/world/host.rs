@@ -46,6 +46,8 @@ pub(crate) struct Host {
     pub(crate) unchecked: bool,
     /// Jobs out with a worker.
     pub(crate) jobs: u64,
+    /// Writes of the running node failed.
+    pub(crate) refused_writes: bool,
     /// What waits for its document.
     pub(crate) plans: BTreeMap<DocId, Vec<Wish>>,
     /// Opens that were given and not taken back.
@@ -74,6 +76,7 @@ impl Host {
             dirty: false,
             unchecked: false,
             jobs: 0,
+            refused_writes: false,
             plans: BTreeMap::new(),
             opens: BTreeMap::new(),
             opened: Vec::new(),
@@ -99,7 +102,7 @@ impl Host {
         bytes[16..24].copy_from_slice(&self.peer.0[8..16]);
         let now = self.clock(mono);
         self.node = Some(Node::new(config, self.peer, self.boot, bytes, self.disk.entries(), now));
-        (self.told, self.alarm, self.dirty) = (mono, None, true);
+        (self.told, self.alarm, self.dirty, self.refused_writes) = (mono, None, true, false);
     }
 
     /// Ends the node: nothing but the disk remains.

@@ -4,14 +4,17 @@ use automerge::ChangeHash;
 use bytes::{BufMut, Bytes, BytesMut};
 use peat_proto::reconcile::{Answer, Cell, MAX_CELLS, Prefix, Share, Symbol};
 use peat_proto::wire::v1::{
-    Ask, Body, Cells, EntriesBuilder, Entry, Form, Held, Hello, Kind, Piece, Proof, Pull, Refused, Saved, Scope,
-    Shares, Subject, Summary, Terms, Total, Want, Word,
+    Ask, Assembler, Body, Caps, Cells, Entries, EntriesBuilder, Entry, Form, Frame, FrameError, Held, Hello, Incoming,
+    Kind, Piece, Proof, Pull, Refused, Saved, Scope, Shares, Subject, Summary, Terms, Total, Want, Word,
 };
 use peat_proto::{DocId, Heads, Lane, Rng};
 
 use super::bombs;
 use super::setup::{Habit, draw};
 use super::verdict::Fault;
+
+/// Bytes of a document that nobody has room for.
+const VAST: u64 = 1 << 40;
 
 /// Frames that a replaying member remembers.
 const MEMORY: usize = 64;
@@ -24,8 +27,6 @@ pub(crate) struct Hostile {
     heard: Vec<(Lane, Bytes)>,
     /// What it said to be deleted since the last look.
     pub(crate) forged: Vec<DocId>,
-    /// What it did since then, where that has a name.
-    pub(crate) fired: Vec<Fault>,
 }
 
 /// Bytes that a hostile member puts on a lane.
@@ -36,7 +37,7 @@ impl Hostile {
         let mut bytes = [0x5a; 32];
         bytes[..8].copy_from_slice(&seed.to_be_bytes());
         bytes[8..16].copy_from_slice(&(member as u64).to_be_bytes());
-        Self { habit, rng: Rng::new(bytes), heard: Vec::new(), forged: Vec::new(), fired: Vec::new() }
+        Self { habit, rng: Rng::new(bytes), heard: Vec::new(), forged: Vec::new() }
     }
 
     /// How it greets.
@@ -59,6 +60,33 @@ impl Hostile {
                 self.heard.swap_remove(oldest);
             }
             self.heard.push((lane, bytes.clone()));
+        }
+    }
+
+    /// The fault that a frame of such a member is, where it has a name, in the eyes of whoever gets all of it.
+    pub(crate) fn fault(habit: Habit, frame: &Bytes) -> Option<Fault> {
+        let mut assembler = Assembler::new();
+        assembler.push(frame.clone());
+        let next = assembler.next(&Caps::PEER);
+        let (kind, body) = match (habit, next) {
+            (Habit::Oversized, Err(FrameError::TooLong { .. })) if frame.len() > Caps::PEER.entries => {
+                return Some(Fault::Oversized);
+            }
+            (Habit::Oversized | Habit::Bomb, Ok(Some(Incoming::Frame(Frame { kind, body })))) => (kind, body),
+            _ => return None,
+        };
+        match (habit, kind) {
+            (Habit::Bomb, Kind::Packed) => Some(Fault::PackedBomb),
+            (Habit::Bomb, Kind::Entries) => Some(Fault::Bomb),
+            (Habit::Oversized, Kind::Entries) => {
+                let entries = Entries::decode(body).ok()?;
+                entries.each().find_map(|entry| match entry.ok()?.body {
+                    Body::Piece(Piece { whole: VAST, .. }) => Some(Fault::Vast),
+                    Body::Piece(_) => Some(Fault::Unfinished),
+                    _ => None,
+                })
+            }
+            _ => None,
         }
     }
 
@@ -211,16 +239,9 @@ impl Hostile {
             entry(doc, Body::Piece(Piece { id: [6; 16], form: Form::Saved, whole, offset, bytes }))
         };
         match self.rng.below(5) {
-            0 => {
-                self.fired.push(Fault::Oversized);
-                bombs::oversized()
-            }
-            1 => {
-                self.fired.push(Fault::Vast);
-                piece(doc, 1 << 40, 0, self.noise(1_000))
-            }
+            0 => bombs::oversized(),
+            1 => piece(doc, VAST, 0, self.noise(1_000)),
             2 => {
-                self.fired.push(Fault::Unfinished);
                 let part = format!("{}:part{}", doc.collection(), self.rng.below(50));
                 let offset = self.rng.below(8 << 20);
                 piece(&DocId::new(&part).expect("a valid name"), 16 << 20, offset, self.noise(20_000))
@@ -241,17 +262,15 @@ impl Hostile {
 
     fn bomb(&mut self, doc: &DocId) -> Bytes {
         let saved = |bytes| entry(doc, Body::Saved(Saved { answer: true, bytes }));
-        let (fault, frame) = match self.rng.below(12) {
-            // Those that inflate cost each node that hears them 32 MiB of inflating.
-            0 => (Fault::Bomb, saved(bombs::column())),
-            1 => (Fault::Bomb, entry(doc, Body::Word(Word { changes: vec![bombs::change()], ..Word::default() }))),
-            2..=7 => (Fault::Bomb, saved(bombs::run())),
+        match self.rng.below(36) {
+            // Those that inflate cost each node that hears them 32 MiB of inflating: rare, so that there are more worlds.
+            0 => saved(bombs::column()),
+            1 => entry(doc, Body::Word(Word { changes: vec![bombs::change()], ..Word::default() })),
+            2..=21 => saved(bombs::run()),
             // As much as it says, in far fewer bytes than that takes; and more than it says.
-            8 | 9 => (Fault::PackedBomb, bombs::packed(bombs::UNPACKED)),
-            _ => (Fault::PackedBomb, bombs::packed(200)),
-        };
-        self.fired.push(fault);
-        frame
+            22..=28 => bombs::packed(bombs::UNPACKED),
+            _ => bombs::packed(200),
+        }
     }
 }
 

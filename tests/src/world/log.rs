@@ -1,6 +1,7 @@
 //! Listens for `error!` lines: a node that writes one says itself that something is wrong.
 
 use std::cell::Cell;
+use std::sync::Once;
 
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
@@ -33,10 +34,12 @@ impl Subscriber for Ear {
     fn exit(&self, _: &Id) {}
 }
 
-/// Begins to listen, in this process; once is enough.
+/// Begins to listen, in this process; once is enough. Whoever listens already would leave us deaf.
 pub(crate) fn listen() {
-    // Fails when somebody listens already, which is as good.
-    let _ = tracing::subscriber::set_global_default(Ear);
+    static LISTENING: Once = Once::new();
+    LISTENING.call_once(|| {
+        tracing::subscriber::set_global_default(Ear).expect("nobody else listens in this process");
+    });
 }
 
 /// How many errors were logged on this thread since the last call.

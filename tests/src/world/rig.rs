@@ -6,9 +6,9 @@ use peat_proto::policy::Class;
 use peat_proto::{EditId, Lane, Reason, Time};
 
 use super::heal::{run, run_with};
-use super::setup::{Setup, Topology};
+use super::setup::{Habit, Setup, Topology};
 use super::step::Step;
-use super::{Happening, Verdict, World};
+use super::{Fault, Happening, Verdict, World};
 
 const EDIT: Step = Step::Edit { node: 0, doc: 0, kind: 0, value: 1 };
 
@@ -42,6 +42,39 @@ fn says(verdict: &Verdict, words: &str) {
 fn a_document_that_one_node_lacks_is_reported() {
     let verdict = run(&Setup { topology: Topology::Apart, ..Setup::quiet(1, 2, 1) }, &[EDIT]);
     says(&verdict, "not equal after healing, for 150 s: node 1 has 0 documents, node 0 has 1");
+}
+
+#[test]
+fn what_hostile_members_are_there_for_reaches_the_nodes() {
+    let setup = Setup { hostile: vec![Habit::Oversized, Habit::Bomb], ..Setup::quiet(1, 2, 4) };
+    let mut world = World::new(setup);
+    for fault in [Fault::Oversized, Fault::Vast, Fault::Unfinished, Fault::Bomb, Fault::PackedBomb] {
+        assert_eq!(world.fired.of(fault), 0, "{fault:?} before anybody spoke");
+    }
+    world.pass(120_000_000);
+    for fault in [Fault::Oversized, Fault::Vast, Fault::Unfinished, Fault::Bomb, Fault::PackedBomb] {
+        assert!(world.fired.of(fault) > 0, "{fault:?} never arrived");
+    }
+    assert_eq!(world.violation(), None);
+    let stats = world.node(0).expect("it runs").stats();
+    assert!(stats.refused > 0 && stats.closed > 0, "they were believed: {stats:?}");
+}
+
+#[test]
+fn a_frame_that_is_filled_beyond_its_size_is_reported() {
+    let filled = |frame| {
+        let mut world = World::new(Setup { lazy: 50_000, ..Setup::quiet(1, 2, 20) });
+        world.pass(1_000_000);
+        world.setup.frame = frame;
+        // Four documents of one class, with blobs of 4 KiB.
+        for n in 0..4 {
+            world.apply(Step::Edit { node: 0, doc: 5 * n, kind: 9, value: 4_171 * (u32::from(n) + 1) - 1 });
+        }
+        world.converge();
+        world
+    };
+    assert_eq!(filled(16 << 10).violation(), None);
+    reports(&filled(8), "frames are filled up to 8");
 }
 
 #[test]
@@ -91,7 +124,7 @@ fn a_write_that_was_promised_and_is_missing_is_reported() {
             let doc = world.setup.doc(doc);
             world.model.promise(&doc, ChangeHash([1; 32]));
         };
-        run_with(&Setup::quiet(1, 2, 4), &[EDIT], lie)
+        run_with(&Setup::quiet(1, 2, 4), &[EDIT], 1, lie)
     };
     says(&promise(0), "was acknowledged as durable and is missing");
     says(&promise(1), "was acknowledged as durable and is missing");
@@ -106,12 +139,12 @@ fn a_write_that_a_crash_lost_and_that_lives_on_is_reported() {
         world.model.edited(0, &doc, EditId(9), heads.as_slice()[0]);
         world.model.crashed(0);
     };
-    says(&run_with(&Setup::quiet(1, 2, 4), &[EDIT], lie), "was lost in a crash and lives on elsewhere");
+    says(&run_with(&Setup::quiet(1, 2, 4), &[EDIT], 1, lie), "was lost in a crash and lives on elsewhere");
 }
 
 #[test]
 fn a_panic_is_reported() {
-    says(&run_with(&Setup::quiet(1, 2, 1), &[EDIT], |_| panic!("planted")), "a panic: planted");
+    says(&run_with(&Setup::quiet(1, 2, 1), &[EDIT], 1, |_| panic!("planted")), "a panic: planted");
 }
 
 #[test]

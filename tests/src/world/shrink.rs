@@ -36,7 +36,7 @@ fn shrink_by(
     budget: usize,
 ) -> Option<Shrunken> {
     let violation = verdict.violation.clone()?;
-    let reached = steps.get(..=verdict.steps).unwrap_or(steps);
+    let reached = steps.get(..verdict.tried).unwrap_or(steps);
     let steps = reached.iter().map(|step| step.plain(setup)).collect();
     let smallest = Shrunken { setup: setup.clone(), steps, violation };
     let mut search = Search { judge, left: budget, smallest };
@@ -325,7 +325,8 @@ mod tests {
         let second = crashes.map(|(at, _)| at).nth(1).filter(|_| !setup.hostile.is_empty());
         let what = |at| format!("upset at step {at}");
         let violation = second.map(|at| Violation { at: Time::ZERO, member: Some(1), what: what(at) });
-        Verdict { steps: second.unwrap_or(steps.len()), violation, ..run(&Setup::quiet(1, 1, 1), &[]) }
+        let tried = second.map_or(steps.len(), |at| at + 1);
+        Verdict { tried, violation, ..run(&Setup::quiet(1, 1, 1), &[]) }
     }
 
     #[test]

@@ -183,178 +183,165 @@ pub enum Step {
 }
 
 impl World {
-    /// Does one thing, then checks what must hold after it.
-    pub fn apply(&mut self, step: Step) {
+    /// Does one thing, then checks what must hold after it. Answers whether there was something to do it to: nobody edits at
+    /// a host that is down, and what is cut is not cut again.
+    pub fn apply(&mut self, step: Step) -> bool {
         if self.violation.is_some() {
-            return;
+            return false;
         }
-        self.take(step);
+        let took = self.take(step);
         self.check();
+        took.is_some()
     }
 
-    fn take(&mut self, step: Step) {
+    /// `None` if nothing is there for it.
+    fn take(&mut self, step: Step) -> Option<()> {
         match step {
             Step::Edit { node, doc, kind, value } => {
-                let (member, doc) = (self.any(node), self.setup.doc(doc.into()));
+                let (member, doc) = (self.any_that_runs(node)?, self.setup.doc(doc.into()));
                 self.edit(member, &doc, Plan { kind, value });
             }
             Step::Delete { node, doc } => {
-                let (member, doc) = (self.any(node), self.setup.doc(doc.into()));
+                let (member, doc) = (self.any_that_runs(node)?, self.setup.doc(doc.into()));
                 self.delete(member, &doc);
             }
             Step::Open { node, doc } => {
-                let (member, doc) = (self.any(node), self.setup.doc(doc.into()));
-                if self.hosts[member].node.is_some() {
-                    self.open(member, &doc);
-                }
+                let (member, doc) = (self.any_that_runs(node)?, self.setup.doc(doc.into()));
+                self.open(member, &doc);
             }
             Step::Close { node, doc } => {
                 let member = self.any(node);
                 // What an edit waits for is closed behind it.
                 let host = &self.hosts[member];
                 let open: Vec<_> = host.opens.keys().filter(|doc| !host.plans.contains_key(*doc)).cloned().collect();
-                if let Some(doc) = open.get(usize::from(doc) % open.len().max(1)) {
-                    self.close(member, doc);
-                }
+                self.close(member, open.get(usize::from(doc) % open.len().max(1))?);
             }
             Step::Deliver { packet } => {
-                if let Some((id, packet)) = self.packet(packet) {
-                    let same = |other: &Packet| other.to == packet.to && other.stream == packet.stream;
-                    let first = self.net.packets.iter().find(|(_, other)| same(other)).map(|(id, _)| *id);
-                    self.arrive(first.unwrap_or(id));
-                }
+                let (id, packet) = self.packet(packet)?;
+                let same = |other: &Packet| other.to == packet.to && other.stream == packet.stream;
+                let first = self.net.packets.iter().find(|(_, other)| same(other)).map(|(id, _)| *id);
+                self.arrive(first.unwrap_or(id));
             }
             Step::Drop { packet } => {
-                if let Some((id, packet)) = self.packet(packet) {
-                    let sender = self.net.ends.get(&packet.to).map(|end| end.other);
-                    match sender {
-                        Some(sender) if self.net.is_legacy(&packet) => self.break_stream(sender, packet.stream),
-                        Some(sender) if !packet.fin => self.reset_stream(sender, packet.lane),
-                        _ => {
-                            self.net.packets.remove(&id);
-                            self.fired.count(Fault::Loss);
-                        }
+                let (id, packet) = self.packet(packet)?;
+                let sender = self.net.ends.get(&packet.to).map(|end| end.other);
+                match sender {
+                    Some(sender) if self.net.is_legacy(&packet) => self.break_stream(sender, packet.stream),
+                    Some(sender) if !packet.fin => self.reset_stream(sender, packet.lane),
+                    _ => {
+                        self.net.packets.remove(&id);
+                        self.fired.count(Fault::Loss);
                     }
                 }
             }
             Step::Duplicate { packet } => {
-                if let Some((_, packet)) = self.packet(packet).filter(|(_, it)| it.fin && !self.net.is_legacy(it)) {
-                    self.fired.count(Fault::Duplicate);
-                    let stream = self.net.fresh_stream();
-                    let again = self.net.post(Packet { stream, ..packet });
-                    self.arrive(again);
-                }
+                let (_, packet) = self.packet(packet).filter(|(_, it)| it.fin && !self.net.is_legacy(it))?;
+                self.fired.count(Fault::Duplicate);
+                let stream = self.net.fresh_stream();
+                let again = self.net.post(Packet { stream, ..packet });
+                self.arrive(again);
             }
             Step::Advance { ms } => self.pass(1_000 * u64::from(ms)),
             Step::Commit { node } => {
                 let member = self.any(node);
-                self.hosts[member].disk.paused = false;
-                self.commit(member);
+                let paused = std::mem::take(&mut self.hosts[member].disk.paused);
+                return (self.commit(member) || paused).then_some(());
             }
             Step::Pause { node } => {
                 let member = self.any(node);
-                self.hosts[member].disk.paused = true;
-                self.fired.count(Fault::DiskPause);
+                let paused = std::mem::replace(&mut self.hosts[member].disk.paused, true);
+                (!paused).then(|| self.fired.count(Fault::DiskPause))?;
             }
             Step::FailWrites { node, count } => {
-                let member = self.any(node);
-                self.hosts[member].disk.failing_writes = u32::from(count % 6);
+                let (member, count) = (self.any(node), u32::from(count % 6));
+                let before = std::mem::replace(&mut self.hosts[member].disk.failing_writes, count);
+                return (before != count).then_some(());
             }
             Step::FailLoads { node, count } => {
-                let member = self.any(node);
-                self.hosts[member].disk.failing_loads = u32::from(count % 6);
+                let (member, count) = (self.any(node), u32::from(count % 6));
+                let before = std::mem::replace(&mut self.hosts[member].disk.failing_loads, count);
+                return (before != count).then_some(());
             }
             Step::Crash { node, keep } => {
-                let member = self.any(node);
+                let member = self.any_that_runs(node)?;
                 self.crash(member, usize::from(keep % 3));
             }
             Step::Restart { node } => {
                 let member = self.any(node);
-                if self.hosts[member].node.is_none() {
-                    self.start(member, false);
-                }
+                (!self.is_up(member)).then(|| self.start(member, false))?;
             }
             Step::Reboot { node } => {
                 let member = self.any(node);
-                self.reboot(member);
+                return self.reboot(member).then_some(());
             }
             Step::Cut { from, to } => {
-                if let Some((from, to)) = self.pair(from, to) {
-                    self.cut(from, to);
-                }
+                let (from, to) = self.pair(from, to)?;
+                return self.cut(from, to).then_some(());
             }
-            Step::Partition { side } => self.divide(side),
+            Step::Partition { side } => return self.divide(side).then_some(()),
             Step::Heal => {
-                for (from, to) in self.net.cut_paths() {
+                let cut = self.net.cut_paths();
+                cut.first()?;
+                for (from, to) in cut {
                     self.mend(from, to);
                 }
             }
             Step::Connect { from, to } => {
-                if let Some((from, to)) = self.pair(from, to)
-                    && self.is_up(from)
-                    && self.is_up(to)
-                    && !self.net.is_cut(from, to)
-                    && !self.net.is_cut(to, from)
-                {
-                    self.connect(from, to);
-                }
+                let (from, to) = self.pair(from, to)?;
+                let up = self.is_up(from) && self.is_up(to);
+                (up && !self.net.is_cut(from, to) && !self.net.is_cut(to, from)).then(|| self.connect(from, to))?;
             }
             Step::Disconnect { conn } => {
                 let conns: Vec<_> = self.net.ends.keys().copied().collect();
-                if let Some(conn) = conns.get(usize::from(conn) % conns.len().max(1)) {
-                    self.lose_connection(*conn);
-                }
+                self.lose_connection(*conns.get(usize::from(conn) % conns.len().max(1))?);
             }
             Step::Squeeze { from, to, ms } => {
-                if let Some((from, to)) = self.pair(from, to) {
-                    self.fired.count(Fault::Squeeze);
-                    let until = after(self.now(), 1_000 * u64::from(ms));
-                    self.net.path(from, to).squeezed = until;
-                }
+                let (from, to) = self.pair(from, to)?;
+                self.fired.count(Fault::Squeeze);
+                let until = after(self.now(), 1_000 * u64::from(ms));
+                self.net.path(from, to).squeezed = until;
             }
             Step::Evict { node } => {
                 let member = self.any(node);
                 // Between drains only: what waits for the next one is still in use.
                 let host = &mut self.hosts[member];
-                if let Some(node) = host.node.as_mut().filter(|_| !host.dirty) {
-                    node.evict();
-                    self.fired.count(Fault::Evict);
-                }
+                host.node.as_mut().filter(|_| !host.dirty)?.evict();
+                self.fired.count(Fault::Evict);
             }
             Step::FieldedEdit { peer, doc, value } => {
-                if let Some(member) = self.any_fielded(peer) {
-                    let doc = self.setup.doc(doc.into());
-                    self.veteran_edit(member, &doc, value);
-                }
+                let (member, doc) = (self.any_fielded(peer)?, self.setup.doc(doc.into()));
+                self.veteran_edit(member, &doc, value);
             }
             Step::FieldedDelete { peer, doc } => {
-                if let Some(member) = self.any_fielded(peer) {
-                    let doc = self.setup.doc(doc.into());
-                    self.veteran_delete(member, &doc);
-                }
+                let (member, doc) = (self.any_fielded(peer)?, self.setup.doc(doc.into()));
+                return self.veteran_delete(member, &doc).then_some(());
             }
             Step::FieldedForge { peer, doc, value } => {
-                if let Some(member) = self.any_fielded(peer) {
-                    let doc = self.setup.doc(doc.into());
-                    self.veteran_forge(member, &doc, value);
-                }
+                let (member, doc) = (self.any_fielded(peer)?, self.setup.doc(doc.into()));
+                self.veteran_forge(member, &doc, value);
             }
             Step::FieldedRestart { peer } => {
-                if let Some(member) = self.any_fielded(peer) {
-                    self.restart_veteran(member);
-                }
+                let member = self.any_fielded(peer)?;
+                self.restart_veteran(member);
             }
             Step::Clock { node, seconds } => {
                 let member = self.any(node);
                 self.hosts[member].skew += 1_000 * i64::from(seconds);
                 self.fired.count(Fault::ClockJump);
+                return (seconds != 0).then_some(());
             }
         }
+        Some(())
     }
 
     /// One of the honest members.
     fn any(&self, node: u8) -> usize {
         usize::from(node) % self.hosts.len()
+    }
+
+    /// The same, if its host is up.
+    fn any_that_runs(&self, node: u8) -> Option<usize> {
+        Some(self.any(node)).filter(|member| self.is_up(*member))
     }
 
     /// One of the fielded members.
@@ -377,15 +364,16 @@ impl World {
         self.net.packets.iter().nth(index).map(|(id, packet)| (*id, packet.clone()))
     }
 
-    fn divide(&mut self, side: u32) {
-        self.fired.count(Fault::Partition);
+    /// Cuts whoever is on one side off from the others; false if they are.
+    fn divide(&mut self, side: u32) -> bool {
         let on = |member: usize| side >> (member % 32) & 1;
+        let mut cuts = 0;
         for from in 0..self.hosts.len() {
             for to in 0..self.hosts.len() {
-                if on(from) != on(to) {
-                    self.cut(from, to);
-                }
+                cuts += usize::from(on(from) != on(to) && self.cut(from, to));
             }
         }
+        self.fired.count_if(Fault::Partition, cuts > 0);
+        cuts > 0
     }
 }

@@ -164,7 +164,7 @@ impl World {
         }
     }
 
-    /// Forgets a stream whose both halves are over; the fielded peer that opened it may open another.
+    /// Whether both halves of a stream are over: the fielded peer that opened it may open another.
     fn release(&mut self, conn: ConnId, stream: StreamId) {
         let Some(end) = self.net.ends.get(&conn) else { return };
         let (opener, acceptor) = if stream.opener() == end.role { (conn, end.other) } else { (end.other, conn) };
@@ -189,12 +189,13 @@ impl World {
         }
     }
 
-    /// Both halves of a stream are over and forgotten: its opener may open another.
+    /// Both halves of a stream are over: its opener may open another. They are remembered, for whoever has not heard of the
+    /// end writes on, and nothing of it arrives.
     pub(crate) fn released(&mut self, conn: ConnId, stream: StreamId) {
         let other = self.net.ends.get(&conn).map(|end| end.other);
         for end in [Some(conn), other].into_iter().flatten() {
-            if let Some(end) = self.net.ends.get_mut(&end) {
-                end.halves.remove(&stream);
+            if let Some(half) = self.net.ends.get_mut(&end).and_then(|end| end.halves.get_mut(&stream)) {
+                half.broken = true;
             }
         }
         self.tell_veteran(conn, legacy::Input::Released { conn, stream });

@@ -177,7 +177,9 @@ impl Fired {
 pub struct Verdict {
     /// The seed.
     pub seed: u64,
-    /// Steps applied.
+    /// Steps of the list that were tried, the last of which may have violated something.
+    pub tried: usize,
+    /// Those of them that found something to do.
     pub steps: usize,
     /// Local edits that changed something.
     pub edits: u64,

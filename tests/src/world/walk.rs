@@ -20,7 +20,7 @@ pub struct Mix {
     pub fielded: usize,
     /// Of every hundred links between nodes, so many speak the legacy wire; drawn where there are fielded peers.
     pub legacy: Option<u8>,
-    /// Steps.
+    /// Steps that are to find something to do.
     pub steps: usize,
     /// Loss on every path, 0 to 1.
     pub loss: Option<f64>,
@@ -36,7 +36,7 @@ impl Default for Mix {
     }
 }
 
-/// The world and the steps that a seed stands for.
+/// The world and the steps that a seed stands for: more than `mix.steps` of them, for some will find nothing to do.
 #[must_use]
 pub fn walk(seed: u64, mix: &Mix) -> (Setup, Vec<Step>) {
     let mut bytes = [0x77; 32];
@@ -47,7 +47,7 @@ pub fn walk(seed: u64, mix: &Mix) -> (Setup, Vec<Step>) {
     // Now and then most of what is written goes to a few documents, whose histories grow long.
     let focus = pick(&mut rng, &[1, 3, mix.docs, mix.docs]);
     let total: u64 = weights.iter().sum();
-    let steps = (0..mix.steps).map(|_| {
+    let steps = (0..SPARE * mix.steps).map(|_| {
         let mut left = rng.below(total);
         let kind = weights.iter().position(|weight| {
             let found = left < *weight;
@@ -123,6 +123,9 @@ fn enough(mix: &Mix) -> usize {
     let peers = (mix.nodes + mix.fielded).saturating_sub(1).max(1);
     peers * (512 * mix.steps + 1024 * mix.docs)
 }
+
+/// Steps are drawn for each that is to find something to do. The world in which the fewest of 10,000 did had one of two.
+const SPARE: usize = 3;
 
 /// The kinds of step, in the order of `weights`.
 const KINDS: usize = 27;
