@@ -29,6 +29,10 @@ use side::{Adapter, Kind};
 /// The addresses that the tool gives to the two ends.
 const ENDS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 88, 0, 1), Ipv4Addr::new(10, 88, 0, 2)];
 
+/// How long before the end of an outage it is looked whether anything has come, in seconds: the clock of the link and that of
+/// the test begin within a moment.
+const LAST: f64 = 0.3;
+
 /// One link at a time: two would share the machine's two cores, and the clock is real.
 static ONE: Mutex<()> = Mutex::new(());
 
@@ -141,6 +145,12 @@ fn put(node: &Node, name: &str, value: Value) {
     node.put(&DocId::new(name).expect("a valid name"), value).wait().expect("durable");
 }
 
+/// That a node does not hold this, though it was written: the link is cut.
+fn assert_cut_off(node: &Node, name: &str, value: &Value) {
+    let held = node.get(&DocId::new(name).expect("a valid name")).wait().expect("readable");
+    assert_ne!(held.as_ref(), Some(value), "{name} came over a link that is cut");
+}
+
 /// Waits, change by change, until a node holds this.
 fn await_value(node: &Node, name: &str, value: &Value, limit: Duration) {
     let doc = DocId::new(name).expect("a valid name");
@@ -174,6 +184,9 @@ fn outages(kinds: [Kind; 2], wire: Wire, one_way_ms: u32, lengths: &[u32]) -> Op
         let (name_a, name_b, value) = (format!("notes:a{n}"), format!("notes:b{n}"), json!({"n": n}));
         put(&a, &name_a, value.clone());
         put(&b, &name_b, value.clone());
+        link.sleep_until(to - LAST);
+        assert_cut_off(&b, &name_a, &value);
+        assert_cut_off(&a, &name_b, &value);
         link.sleep_until(to);
         let limit = Duration::from_secs(60);
         let arrives = |node: &Node, name: &str| {
@@ -304,8 +317,16 @@ fn a_transfer_goes_on_as_soon_as_an_outage_is_over() {
     for n in 0..200 {
         put(&a, &format!("notes:a{n}"), json!({"text": text(15_000)}));
     }
+    // What was on the link when it was cut has come by then, and been merged.
+    link.sleep_until(8.0);
+    let mut before = 0;
+    while changes.next_timeout(Duration::ZERO).is_some() {
+        before += 1;
+    }
+    assert!((1..200).contains(&before), "{before} of 200 documents came before the outage");
+    link.sleep_until(16.0 - LAST);
+    assert!(changes.next_timeout(Duration::ZERO).is_none(), "a document came over a link that is cut");
     link.sleep_until(16.0);
-    while changes.next_timeout(Duration::ZERO).is_some() {}
     let resumed = changes.next_timeout(Duration::from_secs(30)).map(|_| link.now() - 16.0);
     let resumed = resumed.expect("the transfer goes on");
     eprintln!("the next document arrived {resumed:.2} s after the outage");
@@ -411,7 +432,11 @@ fn ten_partitions_leave_nothing_behind() {
         let value = json!({"n": n});
         put(&a, "notes:a", value.clone());
         put(&b, "notes:b", value.clone());
-        link.sleep_until(f64::from(35 + n * 45));
+        let end = f64::from(35 + n * 45);
+        link.sleep_until(end - LAST);
+        assert_cut_off(&b, "notes:a", &value);
+        assert_cut_off(&a, "notes:b", &value);
+        link.sleep_until(end);
         await_value(&b, "notes:a", &value, Duration::from_secs(8));
         await_value(&a, "notes:b", &value, Duration::from_secs(8));
         after.push(resident());
