@@ -63,6 +63,19 @@ impl End {
         came
     }
 
+    /// Packets that have come and that it takes no notice of.
+    fn arrived(&mut self, now: Instant) -> usize {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut arrived = 0;
+        loop {
+            let before = arrived;
+            self.sockets.receive(&mut cx, now, |_| arrived += 1);
+            if arrived == before {
+                return arrived;
+            }
+        }
+    }
+
     /// What the node has been told.
     fn seen(&self) -> Option<Seen> {
         match pin!(self.bench.next()).poll(&mut Context::from_waker(Waker::noop())) {
@@ -159,19 +172,54 @@ fn a_quiet_connection_is_tested_as_seldom_as_its_profile_says_and_lives() {
     }
 }
 
+/// That a packet left at each of so many probes, which are this far apart, and that they are what was counted.
+fn assert_probed(near: &End, sent: &[Instant], asked: Instant, apart: Duration, probes: u32) {
+    assert_eq!(near.stats().probes, u64::from(probes));
+    for probe in 1..=probes {
+        let due = asked + probe * apart;
+        assert!(sent.iter().any(|at| (due..due + SECOND / 10).contains(at)), "no packet left for probe {probe}");
+    }
+}
+
+/// Whether there was little to say to it, or more than may be on its way at once.
 #[test]
 fn a_silent_peer_is_probed_as_often_as_its_profile_says_and_lost_in_time() {
     for (profile, _, probe, idle) in PROFILES {
-        let mut now = Instant::now();
-        let [mut near, _far] = pair(&of(profile), &mut now);
-        let asked = now;
-        say(&near, [Bytes::from_static(b"anybody there?")]);
-        let almost = asked + (idle - 2) * SECOND;
-        run(&mut [&mut near], &mut now, almost);
-        assert_eq!(near.stats().probes, u64::from((idle - 2) / probe), "{profile:?}");
-        assert!(!near.is_lost(), "{profile:?}");
-        run(&mut [&mut near], &mut now, almost + 4 * SECOND);
-        assert!(near.is_lost(), "{profile:?}");
+        for frames in [vec![Bytes::from_static(b"anybody there?")], vec![Bytes::from(vec![7; 64 << 10]); 64]] {
+            let mut now = Instant::now();
+            let [mut near, mut far] = pair(&of(profile), &mut now);
+            let asked = now;
+            say(&near, frames);
+            let almost = asked + (idle - 2) * SECOND;
+            let sent = run(&mut [&mut near], &mut now, almost);
+            let probes = (idle - 2) / probe;
+            assert_probed(&near, &sent, asked, probe * SECOND, probes);
+            let arrived = far.arrived(now);
+            assert!(arrived > probes as usize, "{profile:?}: {arrived} packets came");
+            assert!(!near.is_lost(), "{profile:?}");
+            run(&mut [&mut near], &mut now, almost + 4 * SECOND);
+            assert!(near.is_lost(), "{profile:?}");
+        }
+    }
+}
+
+/// Nobody answers its address, and then the peer does: the next probe finds it.
+#[test]
+fn a_peer_that_is_dialled_is_probed_as_often_until_it_answers() {
+    for (profile, _, probe, _) in PROFILES {
+        let now = &mut Instant::now();
+        let [mut near, mut far] = [1, 2].map(|seed| End::new(seed, loopback(), &of(profile)));
+        let asked = *now;
+        near.connections.dial(Dial { peer: id(2), addrs: vec![far.addr()] }, asked, 60 * SECOND, Duration::ZERO);
+        let until = asked + 12 * SECOND + SECOND / 2;
+        let sent = run(&mut [&mut near], now, until);
+        let probes = 12 / probe;
+        assert_probed(&near, &sent, asked, probe * SECOND, probes);
+        let arrived = far.arrived(*now);
+        assert!(arrived > probes as usize, "{profile:?}: {arrived} packets came");
+        let next = asked + (probes + 1) * probe * SECOND + SECOND / 10;
+        run(&mut [&mut near, &mut far], now, next);
+        assert!(matches!(near.seen(), Some(Seen::Connected { .. })), "{profile:?}");
     }
 }
 

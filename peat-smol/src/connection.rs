@@ -133,8 +133,8 @@ impl Connection {
         [own, self.held, self.quic.poll_timeout()].into_iter().flatten().min()
     }
 
-    /// Does what has become due. A test of the other side's silence passes `gate`, whatever is on its way; true if there
-    /// was one.
+    /// Does what has become due. A test of the other side's silence passes `gate`, whatever is on its way; true if one
+    /// has left.
     pub(crate) fn expire(&mut self, now: Instant, sockets: &mut Sockets, gate: &Gate) -> bool {
         self.quic.handle_timeout(now);
         match self.phase {
@@ -142,10 +142,12 @@ impl Connection {
             Phase::Dialling | Phase::Up(_) if self.liveness.is_due(now) => {
                 self.quic.ping();
                 let mut packets = Vec::new();
-                if let Some(transmit) = gate.opened(|| self.quic.poll_transmit(now, 1, &mut packets)) {
+                let transmit = gate.opened(|| self.quic.poll_transmit(now, 1, &mut packets));
+                let sent = transmit.is_some();
+                if let Some(transmit) = transmit {
                     sockets.send(self.socket, transmit, &packets);
                 }
-                return true;
+                return sent;
             }
             _ => {}
         }

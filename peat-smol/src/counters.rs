@@ -36,7 +36,7 @@ pub struct Stats {
     pub bytes_sent: u64,
     /// Bytes of packets that have come in, whoever sent them.
     pub bytes_received: u64,
-    /// Tests of silent peers.
+    /// Packets that tested silent peers.
     pub probes: u64,
     /// Handshakes of callers under way, at most [`limits::MAX_HANDSHAKES`](peat_node::transport::limits::MAX_HANDSHAKES).
     pub handshakes: u64,
