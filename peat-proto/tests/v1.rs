@@ -11,11 +11,12 @@ use bytes::Bytes;
 use heap::{Counting, peak};
 use peat_proto::reconcile::{Answer, Cell, Prefix, Share, Symbol};
 use peat_proto::wire::v1::{
-    Ask, Assembler, Body, Caps, Cells, EntriesBuilder, Entry, Form, Frame, FrameError, Held, Hello, Incoming, Kind,
-    Packed, Packer, Piece, Ping, Pong, Proof, Pull, Refused, Saved, Scope, Shares, Subject, Summary, Terms, Total,
-    Want, Word,
+    Ask, Assembler, Body, BodyError, Caps, Cells, Entries, EntriesBuilder, Entry, EntryError, Form, Frame, FrameError,
+    Held, Hello, Incoming, Kind, Packed, Packer, Piece, Ping, Pong, Proof, Pull, Refused, Saved, Scope, Shares,
+    Subject, Summary, Terms, Total, Want, Word,
 };
 use peat_proto::{DocId, Heads, Rng, automerge};
+use sha2::{Digest, Sha256};
 
 #[global_allocator]
 static HEAP: Counting = Counting;
@@ -50,6 +51,14 @@ fn saved(bytes: Bytes, answer: bool) -> Body {
 
 fn word(word: Word) -> Body {
     Body::Word(word)
+}
+
+/// The smallest chunk that is a change by its layout, with the checksum that it must have.
+fn small_change() -> Bytes {
+    let mut chunk = vec![0x85, 0x6f, 0x4a, 0x83];
+    chunk.extend_from_slice(&Sha256::digest([1, 0])[..4]);
+    chunk.extend_from_slice(&[1, 0]);
+    chunk.into()
 }
 
 /// One frame of every kind, with every option in it.
@@ -119,6 +128,16 @@ fn samples() -> Vec<(&'static str, Bytes)> {
             entries(vec![word(Word {
                 heads: heads(&[1]),
                 changes: vec![change.clone(), change.clone()],
+                ..Word::default()
+            })]),
+        ),
+        (
+            "word_last",
+            entries(vec![word(Word {
+                heads: Heads::new(vec![ChangeHash(Sha256::digest([1, 0]).into())]),
+                asks: true,
+                need: heads(&[2]),
+                changes: vec![change.clone(), small_change()],
                 ..Word::default()
             })]),
         ),
@@ -354,4 +373,53 @@ fn a_one_field_edit_costs_little_more_than_its_change() {
     let frame = builder.frame().len();
     println!("raw change {} B, frame {frame} B", raw.len());
     assert!(2 * frame <= 3 * raw.len() + 80, "{frame} bytes for a change of {}", raw.len());
+}
+
+/// What a Word says of heads that its last change tells, and what it says otherwise.
+#[test]
+#[allow(clippy::disallowed_methods, reason = "the actor is given")]
+fn the_only_head_is_left_out_where_the_last_change_tells_it() {
+    use automerge::transaction::Transactable;
+    use automerge::{ActorId, Automerge, ROOT, ReadDoc};
+    let mut doc = Automerge::new().with_actor(ActorId::from([1; 16]));
+    let edit = |doc: &mut Automerge, value: &str| {
+        doc.transact::<_, _, automerge::AutomergeError>(|tx| tx.put(ROOT, "field", value)).expect("a valid edit");
+        let head = doc.get_heads()[0];
+        (head, Bytes::copy_from_slice(doc.get_change_by_hash(&head).expect("its head").raw_bytes()))
+    };
+    let changes = [edit(&mut doc, "one"), edit(&mut doc, "two"), edit(&mut doc, &"long".repeat(1024))];
+    let [(first, one), (second, two), (third, large)] = changes;
+    let said = |heads: &[ChangeHash], changes: &[&Bytes]| {
+        let changes = changes.iter().copied().cloned().collect();
+        Word { heads: Heads::new(heads.to_vec()), changes, ..Word::default() }
+    };
+    let named = |said: &Word| {
+        let frame = entries(vec![word(said.clone())]);
+        let Frame { body, .. } = self::frame(&frame);
+        let read = Entries::decode(body).expect("entries").each().collect::<Result<Vec<_>, _>>().expect("a word");
+        assert_eq!(read[0].body, word(said.clone()), "it comes back as it was");
+        said.heads.as_slice().iter().all(|head| frame.windows(32).any(|window| window == head.0))
+    };
+    assert!(!named(&said(&[first], &[&one])) && !named(&said(&[second], &[&one, &two])), "the change tells it");
+    assert!(named(&said(&[first], &[&one, &two])) && named(&said(&[first], &[&two])), "it tells another one");
+    assert!(named(&said(&[first, second], &[&one, &two])) && named(&said(&[second], &[])), "not alone, or not there");
+    assert!(named(&said(&[third], &[&two, &large])), "what is long is not hashed");
+
+    let refused = |change: &[u8], flags: u8, heads: &[u8]| {
+        let content = [&[7][..], b"notes:0", &[flags], heads, &[change.len() as u8], change].concat();
+        let mut body = vec![1];
+        match u8::try_from(content.len()).expect("a small entry") {
+            len @ ..128 => body.push(len),
+            len => body.extend([len, 1]),
+        }
+        body.extend(content);
+        Entries::decode(body.into()).expect("one entry").each().next().expect("one entry").err()
+    };
+    assert_eq!(refused(&two, 24, &[]), None);
+    let mut wrong = two.to_vec();
+    wrong[4] ^= 1;
+    assert_eq!(refused(&wrong, 24, &[]), Some(EntryError::Body(BodyError::Head)), "its checksum does not fit");
+    assert_eq!(refused(&[&two[..], &[0]].concat(), 24, &[]), Some(EntryError::Body(BodyError::Head)), "more than one");
+    let spelt = [&[1], &second.0[..]].concat();
+    assert_eq!(refused(&two, 8, &spelt), Some(EntryError::Body(BodyError::Undefined)), "a word has one form");
 }

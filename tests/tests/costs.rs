@@ -64,7 +64,8 @@ fn ten_changed_documents_among_100_000_are_found_and_named_in_4_kb() {
 #[test]
 fn a_thousand_changed_documents_among_100_000_are_found_and_named_in_160_kb() {
     let meter = differing(100_000, 1_000);
-    assert!(meter.finding() <= 160_000, "{meter:?}");
+    // A twentieth below, so that what comes to be said beside it is noticed before it is too much.
+    assert!(meter.finding() <= 152_000, "{meter:?}");
     assert!(meter.half_trips <= 16, "all are exchanged at once: {meter:?}");
 }
 

@@ -11,6 +11,7 @@
 //! numbers are LEB128 in their shortest form unless a width is given; those are big-endian. Every value has one form.
 
 mod assembler;
+mod chunk;
 mod compare;
 mod entry;
 mod error;

@@ -2,7 +2,9 @@
 
 use bytes::Bytes as Frame;
 use peat_proto::Lane;
-use peat_proto::wire::v1::{Assembler, Body, Caps, Entries, Incoming, Kind, Packer};
+use peat_proto::wire::v1::{
+    Assembler, Body, Caps, Entries, EntriesBuilder, Entry, Frame as Encoded, Incoming, Kind, Packer,
+};
 
 /// Bytes by what they are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -13,8 +15,8 @@ pub struct Bytes {
     pub control: u64,
     /// Frames about documents, as they crossed.
     pub documents: u64,
-    /// Changes and whole documents in them, before the frames were compressed.
-    pub content: u64,
+    /// Of them, what they would have taken with no changes and documents in them.
+    pub naming: u64,
 }
 
 /// What crossed since the connection began.
@@ -31,11 +33,14 @@ pub struct Meter {
 }
 
 impl Bytes {
-    /// What it cost to find out and to name what differs: everything but the greeting and the content. Of compressed
-    /// frames, what they have beyond the uncompressed content.
+    /// What it cost to find out and to name what differs: everything but the greeting, the changes and the documents.
+    ///
+    /// Of a frame about documents that is what it would have taken with the changes and documents cut out and all else left
+    /// as it is, lengths included; if it crossed compressed, compressed as one frame again. So what changes compress to never
+    /// pays for names, and names are not charged for changes that do not compress.
     #[must_use]
     pub fn finding(&self) -> u64 {
-        self.control + self.documents.saturating_sub(self.content)
+        self.control + self.naming
     }
 
     /// All of it.
@@ -74,6 +79,7 @@ pub(super) struct Sent {
 pub(super) struct Count {
     meter: Meter,
     streams: Vec<((usize, Lane), Assembler)>,
+    packer: Packer,
     /// The depth before the first frame that is neither greeting nor proof.
     greeted: Option<u64>,
 }
@@ -114,33 +120,52 @@ impl Count {
         let bytes = &mut self.meter.bytes[*from];
         let size = frame.len() as u64;
         let Ok(Some(Incoming::Frame(read))) = assembler.next(&Caps::PEER) else { panic!("one frame at a time") };
+        let is_packed = read.kind == Kind::Packed;
         let entries = match read.kind {
             Kind::Hello | Kind::Proof => {
                 bytes.hello += size;
                 return true;
             }
             Kind::Entries => Entries::decode(read.body).expect("entries"),
-            Kind::Packed => Packer::new().unpack(read.body).expect("packed entries"),
+            Kind::Packed => self.packer.unpack(read.body).expect("packed entries"),
             _ => {
                 bytes.control += size;
                 return false;
             }
         };
-        let content = entries.each().map(|entry| content(&entry.expect("an entry").body)).sum::<usize>() as u64;
+        let (mut body, mut content) = (Vec::new(), 0);
+        for entry in entries.each() {
+            content += hollow(&entry.expect("an entry"), &mut body);
+        }
+        let plain = Encoded::encoded_len(body.len()) as u64;
+        let packed = if is_packed { self.packer.pack(&body).map(|frame| frame.len() as u64) } else { None };
         bytes.documents += size;
-        bytes.content += content;
+        bytes.naming += packed.map_or(plain, |packed| packed.min(plain)).min(size);
         self.meter.frames += 1;
         self.meter.data += u64::from(content > 0);
         false
     }
 }
 
-/// Bytes of changes and of whole documents.
-fn content(body: &Body) -> usize {
-    match body {
-        Body::Word(word) => word.changes.iter().map(Frame::len).sum(),
-        Body::Saved(saved) => saved.bytes.len(),
-        Body::Piece(piece) => piece.bytes.len(),
-        Body::Marker(_) | Body::Refused(_) | Body::Held(_) => 0,
+/// Appends an entry as it is encoded, without its changes or whole document; how many bytes these have.
+fn hollow(entry: &Entry, to: &mut Vec<u8>) -> usize {
+    let mut builder = EntriesBuilder::new(usize::MAX);
+    assert!(builder.push(entry), "what came in a frame fits one");
+    let content: Vec<&[u8]> = match &entry.body {
+        Body::Word(word) => word.changes.iter().map(Frame::as_ref).collect(),
+        Body::Saved(saved) => vec![&saved.bytes],
+        Body::Piece(piece) => vec![&piece.bytes],
+        Body::Marker(_) | Body::Refused(_) | Body::Held(_) => Vec::new(),
+    };
+    // Content stands last; in front of each change is its length.
+    let mut rest = builder.body();
+    let mut cut = Vec::new();
+    for part in content.iter().rev() {
+        let at = rest.windows(part.len()).rposition(|window| window == *part).expect("it is in it");
+        cut.push(&rest[at + part.len()..]);
+        rest = &rest[..at];
     }
+    to.extend_from_slice(rest);
+    cut.iter().rev().for_each(|part| to.extend_from_slice(part));
+    content.iter().map(|part| part.len()).sum()
 }

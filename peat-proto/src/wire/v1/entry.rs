@@ -3,6 +3,7 @@
 use automerge::ChangeHash;
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::chunk;
 use super::error::{BodyError, EntryError};
 use super::frame::{Frame, Kind as FrameKind};
 use crate::heads::Heads;
@@ -41,7 +42,8 @@ pub enum Body {
 /// The sender's heads; perhaps a question; perhaps changes.
 ///
 /// `flags u8 | heads`, then as flagged: bit 0, an answer is asked for; bit 1, `need`; bit 2, `samples`; bit 3, changes, each
-/// `length | bytes`, to the end. A list of hashes is `count | 32 bytes each`; heads and needs ascend.
+/// `length | bytes`, to the end. With bit 4 no heads stand there: the only one is the last change. A list of hashes is
+/// `count | 32 bytes each`; heads and needs ascend.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Word {
     /// The frontier of what the sender offers.
@@ -132,7 +134,8 @@ impl Word {
     const NEED: u8 = 2;
     const SAMPLES: u8 = 4;
     const CHANGES: u8 = 8;
-    const ALL: u8 = 15;
+    const LAST: u8 = 16;
+    const ALL: u8 = 31;
 }
 
 /// The number of a kind of entry; bit 7 as in the type of a frame.
@@ -255,18 +258,30 @@ impl Word {
             | flag(!self.need.is_empty(), Self::NEED)
             | flag(!self.samples.is_empty(), Self::SAMPLES)
             | flag(!self.changes.is_empty(), Self::CHANGES)
+            | flag(self.is_last(), Self::LAST)
+    }
+
+    /// Whether the only head is the last change, so that it need not be named.
+    fn is_last(&self) -> bool {
+        match (self.heads.as_slice(), self.changes.last()) {
+            ([head], Some(change)) => chunk::hash(change) == Some(*head),
+            _ => false,
+        }
     }
 
     fn len(&self) -> usize {
         let list = |hashes: &[ChangeHash]| if hashes.is_empty() { 0 } else { hashes_len(hashes) };
         let changes = self.changes.iter().map(|change| uleb_len(change.len()) + change.len());
-        let heads = hashes_len(self.heads.as_slice());
+        let heads = if self.is_last() { 0 } else { hashes_len(self.heads.as_slice()) };
         1 + heads + list(self.need.as_slice()) + list(&self.samples) + changes.sum::<usize>()
     }
 
     fn put(&self, out: &mut BytesMut) {
-        out.put_u8(self.flags());
-        put_hashes(out, self.heads.as_slice());
+        let flags = self.flags();
+        out.put_u8(flags);
+        if flags & Self::LAST == 0 {
+            put_hashes(out, self.heads.as_slice());
+        }
         for list in [self.need.as_slice(), &self.samples] {
             if !list.is_empty() {
                 put_hashes(out, list);
@@ -283,7 +298,10 @@ impl Word {
         if flags & !Self::ALL != 0 {
             return Err(BodyError::Undefined);
         }
-        let mut word = Self { heads: take_heads(rest)?, asks: flags & Self::ASKS != 0, ..Self::default() };
+        let mut word = Self { asks: flags & Self::ASKS != 0, ..Self::default() };
+        if flags & Self::LAST == 0 {
+            word.heads = take_heads(rest)?;
+        }
         if flags & Self::NEED != 0 {
             word.need = take_heads(rest)?;
         }
@@ -296,7 +314,11 @@ impl Word {
                 word.changes.push(take(rest, len).filter(|change| !change.is_empty()).ok_or(BodyError::Truncated)?);
             }
         }
-        // What is flagged is there, so that a word has one form.
+        if flags & Self::LAST != 0 {
+            let last = word.changes.last().and_then(chunk::hash);
+            word.heads = Heads::new(vec![last.ok_or(BodyError::Head)?]);
+        }
+        // What is flagged is there, and what is not is not, so that a word has one form.
         if word.flags() == flags { Ok(word) } else { Err(BodyError::Undefined) }
     }
 }

@@ -60,6 +60,9 @@ pub enum BodyError {
     /// More elements than allowed.
     #[error("the body has too many elements")]
     TooMany,
+    /// The head is left out, and the last change does not tell it: see [`Word`](super::Word).
+    #[error("the last change does not tell the head")]
+    Head,
     /// A field that this version does not know and may not skip.
     #[error("field {tag} is unknown and not optional")]
     Unknown {
