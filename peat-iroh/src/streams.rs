@@ -55,9 +55,13 @@ impl Open {
         }
     }
 
-    fn insert(&mut self, (sending, receiving): Halves) -> Option<StreamId> {
+    /// What is written goes so many steps behind the most urgent.
+    fn insert(&mut self, (sending, receiving): Halves, urgency: usize) -> Option<StreamId> {
         let of = sending.as_ref().map(|half| StreamId(half.id().into()));
         if let Some((id, stream)) = of.zip(sending) {
+            let urgency = i32::try_from(urgency).unwrap_or(i32::MAX);
+            // Fails only where the stream is gone.
+            let _ = stream.set_priority(-urgency);
             let stopped = Box::pin(stream.stopped());
             self.sending.insert(id, Sending { stream, stopped });
         }
@@ -81,14 +85,7 @@ impl Streams for Polled<'_, '_> {
         let Poll::Ready(halves) = halves else { return None };
         *waiting = None;
         match halves {
-            Ok(halves) => {
-                if let (Some(half), _) = &halves {
-                    let urgency = i32::try_from(urgency).unwrap_or(i32::MAX);
-                    // Fails only where the stream is gone.
-                    let _ = half.set_priority(-urgency);
-                }
-                self.open.insert(halves)
-            }
+            Ok(halves) => self.open.insert(halves, urgency),
             Err(error) => {
                 self.open.lose(error);
                 None
@@ -96,7 +93,7 @@ impl Streams for Polled<'_, '_> {
         }
     }
 
-    fn accept(&mut self) -> Option<StreamId> {
+    fn accept(&mut self, urgency: usize) -> Option<StreamId> {
         for bidirectional in [false, true] {
             if self.open.lost.is_some() {
                 return None;
@@ -106,7 +103,7 @@ impl Streams for Polled<'_, '_> {
                 Poll::Pending => {}
                 Poll::Ready(Ok(halves)) => {
                     *waiting = accept(self.open.connection.clone(), bidirectional);
-                    return self.open.insert(halves);
+                    return self.open.insert(halves, urgency);
                 }
                 Poll::Ready(Err(error)) => self.open.lose(error),
             }

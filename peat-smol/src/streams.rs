@@ -15,6 +15,13 @@ impl StreamsOf<'_> {
         (both || ours, both || !ours)
     }
 
+    /// What this side writes goes so many steps behind the most urgent.
+    fn set_urgency(&mut self, id: QuicId, urgency: usize) {
+        let urgency = i32::try_from(urgency).unwrap_or(i32::MAX);
+        // Fails only where the stream is gone.
+        let _ = self.0.send_stream(id).set_priority(-urgency);
+    }
+
     /// What was not sent will not be, because nobody reads it.
     fn give_up(&mut self, id: QuicId) {
         // Fails only where the stream is forgotten already.
@@ -26,15 +33,16 @@ impl Streams for StreamsOf<'_> {
     fn open(&mut self, bidirectional: bool, urgency: usize) -> Option<StreamId> {
         let dir = if bidirectional { Dir::Bi } else { Dir::Uni };
         let id = self.0.streams().open(dir)?;
-        let urgency = i32::try_from(urgency).unwrap_or(i32::MAX);
-        // Fails only where the stream is gone.
-        let _ = self.0.send_stream(id).set_priority(-urgency);
+        self.set_urgency(id, urgency);
         Some(StreamId(id.into()))
     }
 
-    fn accept(&mut self) -> Option<StreamId> {
+    fn accept(&mut self, urgency: usize) -> Option<StreamId> {
         let mut streams = self.0.streams();
         let id = streams.accept(Dir::Uni).or_else(|| streams.accept(Dir::Bi))?;
+        if id.dir() == Dir::Bi {
+            self.set_urgency(id, urgency);
+        }
         Some(StreamId(id.into()))
     }
 

@@ -6,10 +6,15 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
+use peat_proto::policy::Class;
 use peat_proto::{CloseCode, Lane, Link, Role, StreamId};
 
 use super::limits::{MAX_STREAMS, READ_BYTES, STREAM_CREDIT};
 use super::{Conn, Outgoing};
+
+/// The lane whose urgency replies on the streams of the other side have: the least, because only answers about whole sets
+/// are large. Where they and its frames wait for room, they go first.
+const REPLIES: Lane = Lane::Class(Class::Bulk);
 
 /// A connection's streams, as a QUIC library offers them. No call waits: what cannot go on now says so, and the adapter
 /// pumps the session again once it may.
@@ -17,8 +22,8 @@ pub trait Streams {
     /// Opens a stream whose data goes `urgency` steps behind the most urgent; `None` until the other side allows one more.
     fn open(&mut self, bidirectional: bool, urgency: usize) -> Option<StreamId>;
 
-    /// The next stream that the other side has opened.
-    fn accept(&mut self) -> Option<StreamId>;
+    /// The next stream that the other side has opened. What is replied on it goes `urgency` steps behind the most urgent.
+    fn accept(&mut self, urgency: usize) -> Option<StreamId>;
 
     /// Takes as much off the front of `bytes` as the send buffer has room for.
     fn write(&mut self, stream: StreamId, bytes: &mut Bytes) -> Written;
@@ -175,7 +180,7 @@ impl Session {
         // With the last empty one that it may have, the node closes the connection.
         while self.ended.len() < MAX_STREAMS as usize
             && self.empty < Link::MAX_EMPTY_STREAMS
-            && let Some(stream) = streams.accept()
+            && let Some(stream) = streams.accept(REPLIES.index())
         {
             self.incoming.insert(stream, Incoming::new());
         }
@@ -184,9 +189,11 @@ impl Session {
     }
 
     fn write(&mut self, streams: &mut impl Streams) {
-        let conn = &self.conn;
-        self.replies.retain(|stream, replies| !flush(replies, *stream, streams, conn));
         for lane in Lane::LASTING {
+            if lane == REPLIES {
+                let conn = &self.conn;
+                self.replies.retain(|stream, replies| !flush(replies, *stream, streams, conn));
+            }
             self.lasting[lane.index()].write(lane, streams, &self.conn);
             self.write_singles(lane.index(), streams);
         }

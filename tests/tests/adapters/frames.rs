@@ -9,7 +9,7 @@ use peat_node::transport::bench::Seen;
 use peat_node::transport::{Outgoing, STREAM_CREDIT};
 
 use crate::path::Path;
-use crate::side::{Kind, Side, Streams, pair, rogue, total, within};
+use crate::side::{Conn, Kind, Side, Streams, pair, rogue, total, within};
 
 crate::over_pairs! {
     both_sides_learn_role_key_address_and_the_same_binding,
@@ -19,6 +19,8 @@ crate::over_pairs! {
     the_largest_frame_arrives_whole,
     stalled_lanes_stop_at_their_credit_and_hold_up_no_other,
     critical_frames_overtake_bulk_that_was_queued_before_them,
+    critical_frames_overtake_replies_that_were_queued_before_them,
+    a_critical_frame_does_not_wait_for_room_behind_replies,
     a_frame_of_a_once_lane_has_a_stream_of_its_own_and_so_has_a_pulse,
     a_dialogue_goes_to_and_fro_on_one_stream,
     replies_count_as_sent_even_where_nobody_reads_them,
@@ -174,23 +176,44 @@ async fn stalled_lanes_stop_at_their_credit_and_hold_up_no_other(dialler: Kind, 
 /// Two iroh nodes may find a way around the path that is held, and a starved machine may read one lane late: such a round
 /// says nothing. Without urgency, bulk comes first in every round.
 async fn critical_frames_overtake_bulk_that_was_queued_before_them(dialler: Kind, listener: Kind) {
+    overtaken(dialler, listener, false).await;
+}
+
+/// On the old wire answers about whole sets go on the streams of whoever asked.
+async fn critical_frames_overtake_replies_that_were_queued_before_them(dialler: Kind, listener: Kind) {
+    overtaken(dialler, listener, true).await;
+}
+
+async fn overtaken(dialler: Kind, listener: Kind, replies: bool) {
     let (length, mut came_first) = (STREAM_CREDIT / 2, Vec::new());
     while came_first.len() < 5 && came_first.last().is_none_or(|bulk| *bulk >= length / 2) {
-        came_first.push(bulk_before_critical(dialler, listener, length).await);
+        came_first.push(bulk_before_critical(dialler, listener, replies, length).await);
     }
     assert!(came_first.last().is_some_and(|bulk| *bulk < length / 2), "{came_first:?} of {length} bytes came first");
 }
 
+/// A stream on which the other side asks something.
+async fn asked((side, conn): (&Side, &Conn), by: &Conn) -> StreamId {
+    by.send(Lane::Dialogue, "ask");
+    let asked = side.collect(conn, |it| total(it) == 3).await;
+    asked.into_keys().next().expect("one stream")
+}
+
 /// How many bytes of bulk arrive before the last critical one, of `length` of each: no more than a window, so that no
 /// credit is needed. Only the first congestion window of bulk is on its way when the critical ones come.
-async fn bulk_before_critical(dialler: Kind, listener: Kind, length: usize) -> usize {
+async fn bulk_before_critical(dialler: Kind, listener: Kind, replies: bool, length: usize) -> usize {
     let (dialler, listener) = (Side::new(dialler, 1).await, Side::new(listener, 2).await);
     let path = Path::to(listener.adapter.addrs()[0]);
     dialler.dial(listener.id, vec![path.addr]);
-    let (dialled, _accepted) = (dialler.connected().await, listener.connected().await);
+    let (dialled, accepted) = (dialler.connected().await, listener.connected().await);
+    let stream = if replies { Some(asked((&dialler, &dialled), &accepted).await) } else { None };
     path.held.store(true, Ordering::SeqCst);
     for (lane, content) in [(BULK, 0), (CRITICAL, 1)] {
-        dialled.send(lane, vec![content; length]);
+        let bytes = vec![content; length];
+        match stream {
+            Some(stream) if lane == BULK => dialled.tell(Outgoing::Reply { stream, bytes: bytes.into(), fin: false }),
+            _ => dialled.send(lane, bytes),
+        }
         match dialler.next().await {
             Seen::Sent { bytes, .. } => assert_eq!(bytes, length),
             other => panic!("unexpected {other:?}"),
@@ -204,6 +227,20 @@ async fn bulk_before_critical(dialler: Kind, listener: Kind, length: usize) -> u
         }
     }
     arrived[0]
+}
+
+/// The replies fill all that may be on its way, and more waits: the first room that there is goes to what is urgent.
+async fn a_critical_frame_does_not_wait_for_room_behind_replies(dialler: Kind, listener: Kind) {
+    let ((dialler, dialled), (listener, accepted)) = pair(dialler, listener).await;
+    let (streams, length) = (8, 2 << 20);
+    for _ in 0..streams {
+        let stream = asked((&listener, &accepted), &dialled).await;
+        accepted.tell(Outgoing::Reply { stream, bytes: vec![0; length].into(), fin: true });
+    }
+    accepted.send(CRITICAL, "now");
+    let arrived = dialler.collect(&dialled, |it| it.values().any(|bytes| bytes == b"now")).await;
+    let (before, all) = (total(&arrived) - "now".len(), streams * length);
+    assert!(before < all / 2, "{before} of {all} bytes came first");
 }
 
 async fn the_end_of_a_stream_is_told_from_its_reset(kind: Kind) {
