@@ -4,6 +4,7 @@
 mod corpus;
 mod fielded;
 mod floor;
+mod judge;
 mod meter;
 mod pair;
 mod rows;
@@ -12,6 +13,7 @@ mod timed;
 pub use corpus::{Corpus, aircraft, fields};
 pub use fielded::{Crossed, edit_of_fielded, exchange_of_fielded, reconciliation_of_fielded};
 pub use floor::{DIGEST, first_sync_floor, naming_floor};
+pub use judge::{Excess, Judge, LEVEL, LEVEL_TRIPS, PROCESSOR, TEN, TEN_THOUSAND, THOUSAND, edit_frame};
 pub use meter::{Bytes, Meter};
 pub use pair::{Pair, Side};
 pub use rows::{changed, edit, equal, first_sync, hub_and_leaf, restarted_hub_and_leaf};

@@ -2,22 +2,44 @@
 //! `just bench equal` for one table. Each situation at one, four and sixteen times the documents, with the exponent of growth:
 //! 0 where the cost does not depend on their number, 1 where it is in proportion.
 //!
-//! Times are processor time of this thread, both sides together.
+//! Times are processor time of this thread, both sides together. What is above the bound that is promised is said at the end, and
+//! the exit code is 1 then, and 2 for a table that does not exist.
 
+use std::process::ExitCode;
 use std::time::Duration;
 
 use peat_tests::costs::{
-    self, Corpus, Crossed, DIGEST, FirstSync, Meter, Pair, aircraft, edit_of_fielded, exchange_of_fielded, fields,
-    naming_floor, reconciliation_of_fielded, timed,
+    self, Corpus, Crossed, DIGEST, FirstSync, Judge, Meter, Pair, aircraft, edit_of_fielded, exchange_of_fielded,
+    fields, naming_floor, reconciliation_of_fielded, timed,
 };
 
-fn main() {
+/// Prints one table, and has its costs judged.
+type Table = fn(&mut Judge);
+
+fn main() -> ExitCode {
     let wanted = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
-    let tables: [(&str, fn()); 5] =
+    let tables: [(&str, Table); 5] =
         [("edit", edit), ("equal", equal), ("changed", changed), ("hub", hub), ("first", first)];
+    let mut judge = Judge::default();
+    let mut printed = 0;
     for (name, table) in tables {
         if wanted.as_ref().is_none_or(|wanted| name == wanted) {
-            table();
+            table(&mut judge);
+            printed += 1;
+        }
+    }
+    if printed == 0 {
+        eprintln!("no such table; there are {}", tables.map(|(name, _)| name).join(", "));
+        return ExitCode::from(2);
+    }
+    match judge.verdict() {
+        Ok(held) => {
+            eprintln!("{held} costs are within their bounds");
+            ExitCode::SUCCESS
+        }
+        Err(excesses) => {
+            excesses.iter().for_each(|excess| eprintln!("too much: {excess}"));
+            ExitCode::FAILURE
         }
     }
 }
@@ -27,7 +49,7 @@ const EQUAL_FLOOR: &str = "floor: bytes of a digest each way";
 /// One, four and sixteen times.
 const SCALE: [usize; 3] = [1, 4, 16];
 
-fn edit() {
+fn edit(judge: &mut Judge) {
     println!("\n## One field of a document of ten, to a peer that was level\n");
     header(&[
         "documents",
@@ -42,6 +64,7 @@ fn edit() {
     let mut growth = Growth::default();
     for count in SCALE.map(|scale| scale * 1_000) {
         let (meter, change) = costs::edit(count);
+        judge.edit(count, &meter, change);
         let first = meter.bytes[0].documents;
         row(&[
             count.to_string(),
@@ -57,12 +80,13 @@ fn edit() {
     println!("\nGrowth of bytes: {growth}.");
 }
 
-fn equal() {
+fn equal(judge: &mut Judge) {
     println!("\n## Equal sets meet again\n");
     reconciliation_header(EQUAL_FLOOR, "negentropy: bytes");
     let (mut bytes, mut time) = (Growth::default(), Growth::default());
     for count in [10_000, 40_000, 160_000, 1_000_000] {
         let (meter, cpu) = met(&mut costs::equal(count));
+        judge.level("equal sets", count, &meter);
         let fielded = reconciliation_of_fielded(count);
         reconciliation_row(count, &meter, cpu, 2 * DIGEST, fielded.bytes);
         if count <= 160_000 {
@@ -73,7 +97,7 @@ fn equal() {
     println!("\nGrowth up to 160,000 of bytes: {bytes}; of processor time: {time}.");
 }
 
-fn changed() {
+fn changed(judge: &mut Judge) {
     for changes in [10, 1_000] {
         println!("\n## {changes} documents changed meanwhile\n");
         let floor = "floor: bytes of the bare names";
@@ -82,6 +106,7 @@ fn changed() {
         let (mut bytes, mut time) = (Growth::default(), Growth::default());
         for count in [25_000, 100_000, 400_000] {
             let (meter, cpu) = met(&mut costs::changed(count, changes));
+            judge.changed(changes, count, &meter);
             let fielded = each.bytes * count as u64 / 100;
             reconciliation_row(count, &meter, cpu, naming_floor(changes), fielded);
             bytes.note(count, meter.finding() as f64);
@@ -91,7 +116,7 @@ fn changed() {
     }
 }
 
-fn hub() {
+fn hub(judge: &mut Judge) {
     println!(
         "\n## A leaf and its hub, equal in what they share, each with more that the other has nothing to do with\n"
     );
@@ -99,6 +124,7 @@ fn hub() {
     let mut bytes = Growth::default();
     for count in SCALE.map(|scale| scale * 25_000) {
         let (meter, cpu) = met(&mut costs::hub_and_leaf(count));
+        judge.level("hub and leaf", count, &meter);
         let fielded = reconciliation_of_fielded(count + count / 10);
         reconciliation_row(count, &meter, cpu, 2 * DIGEST, fielded.bytes);
         bytes.note(count, meter.finding() as f64);
@@ -106,7 +132,7 @@ fn hub() {
     println!("\nGrowth of bytes: {bytes}.");
 }
 
-fn first() {
+fn first(judge: &mut Judge) {
     println!("\n## First sync into an empty store on disk\n");
     header(&[
         "documents",
@@ -121,16 +147,19 @@ fn first() {
     ]);
     let (mut bytes, mut time) = (Growth::default(), Growth::default());
     for count in SCALE.map(|scale| scale * 2_500) {
-        let (crossed, cpu) = first_row(&count.to_string(), &fields("units", 0..count, 7));
-        bytes.note(count, crossed as f64);
-        time.note(count, cpu.as_secs_f64());
+        let sync = first_row(&count.to_string(), &fields("units", 0..count, 7));
+        if count == 10_000 {
+            judge.first(&sync);
+        }
+        bytes.note(count, sync.bytes as f64);
+        time.note(count, sync.time.as_secs_f64());
     }
     let aircraft = aircraft();
     first_row(&format!("{} aircraft", aircraft.documents.len()), &aircraft);
     println!("\nGrowth of bytes: {bytes}; of processor time: {time}.");
 }
 
-fn first_row(name: &str, corpus: &Corpus) -> (u64, Duration) {
+fn first_row(name: &str, corpus: &Corpus) -> FirstSync {
     let sync = FirstSync::median(corpus, 5);
     let FirstSync { bytes, floor_bytes, time: cpu, floor } = sync;
     let fielded: Crossed = exchange_of_fielded(corpus, true);
@@ -145,7 +174,7 @@ fn first_row(name: &str, corpus: &Corpus) -> (u64, Duration) {
         fielded.bytes.to_string(),
         fielded.frames.to_string(),
     ]);
-    (bytes, cpu)
+    sync
 }
 
 /// Lets both meet; what crossed, and the time that it took them.
