@@ -9,6 +9,7 @@ use peat_node::proto::CloseCode;
 use peat_node::proto::automerge::transaction::{Transactable, Transaction};
 use peat_node::proto::automerge::{AutomergeError, ObjType, ROOT, ReadDoc, ScalarValue, Value};
 use peat_node::{DocId, LevelError, Node, OpenError, Options, PeerId, Ticket, Which};
+use peat_smol::Meter;
 
 use crate::control::{Answer, Blob, Cell, Client, Entry, Outcome, Page, Request};
 use crate::failure::{Code, Failure};
@@ -54,7 +55,7 @@ impl Access {
     /// Hands a request to the node.
     pub(crate) fn send(&mut self, request: Request) -> Result<(), Failure> {
         match self {
-            Self::Opened { node, started } => started.push_back(start(node, request)),
+            Self::Opened { node, started } => started.push_back(start(node, None, request)),
             Self::Serving(client) => client.send(&request)?,
         }
         Ok(())
@@ -103,15 +104,15 @@ pub(crate) fn unexpected() -> Failure {
     )
 }
 
-/// Hands a request to an open node. Never waits; what it returns does.
-pub(crate) fn start(node: &Node, request: Request) -> Started {
-    match begin(node, request) {
+/// Hands a request to an open node, whose endpoint on plain UDP counts in `udp`. Never waits; what it returns does.
+pub(crate) fn start(node: &Node, udp: Option<&Meter>, request: Request) -> Started {
+    match begin(node, udp, request) {
         Ok(started) => started,
         Err(failure) => Box::new(move || Err(failure)),
     }
 }
 
-fn begin(node: &Node, request: Request) -> Result<Started, Failure> {
+fn begin(node: &Node, udp: Option<&Meter>, request: Request) -> Result<Started, Failure> {
     Ok(match request {
         Request::Put { key, value } => {
             let pending = node.put(&doc(&key)?, value);
@@ -167,11 +168,11 @@ fn begin(node: &Node, request: Request) -> Result<Started, Failure> {
             Box::new(move || policy::change(&node, &section, &settings).map(|()| Answer::Done))
         }
         Request::Status => {
-            let (node, stats, rules) = (node.clone(), node.stats(), node.rules());
+            let (node, stats, rules, udp) = (node.clone(), node.stats(), node.rules(), udp.map(Meter::stats));
             Box::new(move || {
                 let stats = stats.wait().ok_or(peat_node::ReadError::Closed)?;
                 let rules = rules.wait().ok_or(peat_node::ReadError::Closed)?;
-                Ok(Answer::Status(Box::new(status::of(&node, &stats, &rules))))
+                Ok(Answer::Status(Box::new(status::of(&node, &stats, udp.as_ref(), &rules))))
             })
         }
         Request::Ticket => {

@@ -179,7 +179,7 @@ pub(crate) struct Status {
     pub(crate) traffic: Traffic,
     /// How the documents of each collection travel; `*` stands for those that are not named.
     pub(crate) modes: BTreeMap<String, Modes>,
-    /// Every counter and gauge of the node.
+    /// Every counter and gauge of the node, and those of its endpoint on plain UDP with `udp_` in front.
     pub(crate) counters: BTreeMap<String, u64>,
     pub(crate) peers: Vec<Peer>,
 }

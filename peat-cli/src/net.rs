@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use peat_iroh::{Iroh, Relay};
 use peat_node::Node;
-use peat_smol::{Congestion, Profile, Udp};
+use peat_smol::{Congestion, Meter, Profile, Udp};
 
 use crate::args::{NetworkArgs, Transport};
 use crate::failure::{Code, Failure};
@@ -36,6 +36,11 @@ impl Network {
             network.iroh = Some(Iroh::spawn(node.attach("iroh"), iroh(args)).map_err(unbound)?);
         }
         Ok(network)
+    }
+
+    /// What the endpoint on plain UDP counts, if there is one.
+    pub(crate) fn udp(&self) -> Option<Meter> {
+        self.udp.as_ref().map(Udp::meter)
     }
 
     /// Waits until the endpoints of a closed node have said farewell to their peers, but not beyond the deadline.

@@ -55,7 +55,7 @@ fn serve(
     stop: &mpsc::Receiver<()>,
 ) -> Result<Network, Failure> {
     let network = Network::attach(node, &args.network)?;
-    let _server = Server::start(dir, node).map_err(|error| {
+    let _server = Server::start(dir, node, network.udp()).map_err(|error| {
         Failure::new(
             Code::Store,
             format!("no socket can be made in {}: {error}", dir.display()),

@@ -16,6 +16,12 @@ use crate::control::{Answer, Modes, Peer, Request, Status, Traffic};
 use crate::failure::{Code, Failure};
 use crate::output::Output;
 
+/// In front of what the endpoint on plain UDP counts.
+const UDP: &str = "udp_";
+
+/// Packets of no more bytes than QUIC needs that were too large for their link.
+const OVERSIZED: &str = "udp_oversized";
+
 pub(crate) fn run(dir: &Path, output: &mut Output) -> Result<(), Failure> {
     let report = Report { dir: dir.display().to_string(), status: read(dir)? };
     output.data(&report, &report)
@@ -54,7 +60,7 @@ fn read(dir: &Path) -> Result<Status, Failure> {
 }
 
 /// A node's statistics as they cross the control socket. `serving` is for the asker to fill in.
-pub(crate) fn of(node: &Node, stats: &Stats, rules: &Rules) -> Status {
+pub(crate) fn of(node: &Node, stats: &Stats, udp: Option<&peat_smol::Stats>, rules: &Rules) -> Status {
     let peers = stats.peers.iter().map(|peer| Peer {
         id: peer.peer.to_string(),
         dialled: peer.role == Role::Dialled,
@@ -75,6 +81,9 @@ pub(crate) fn of(node: &Node, stats: &Stats, rules: &Rules) -> Status {
         traffic: peer.traffic.into(),
     });
     let rows = std::iter::once((OTHERS, rules.table.otherwise())).chain(rules.table.rows());
+    let own = stats.counters().into_iter().map(|(name, count)| (name.to_owned(), count));
+    let of_udp = udp.into_iter().flat_map(peat_smol::Stats::counters);
+    let of_udp = of_udp.map(|(name, count)| (format!("{UDP}{name}"), count));
     Status {
         id: node.id().to_string(),
         serving: false,
@@ -94,7 +103,7 @@ pub(crate) fn of(node: &Node, stats: &Stats, rules: &Rules) -> Status {
         quarantined: stats.quarantined,
         traffic: stats.traffic.into(),
         modes: rows.map(|(name, policy)| (name.to_owned(), modes(policy.mode))).collect(),
-        counters: stats.counters().into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
+        counters: own.chain(of_udp).collect(),
         peers: peers.collect(),
     }
 }
@@ -171,10 +180,12 @@ impl fmt::Display for Report {
         if *guests > 0 {
             write!(f, ", {guests} by one invitation of {max_guests}")?;
         }
+        let oversized = status.counters.get(OVERSIZED).copied().unwrap_or_default();
         for (count, what) in [
             (status.quarantined, "documents that the store could not load"),
             (status.store_faults, "store commands that failed"),
             (status.refused, "received changes that were refused"),
+            (oversized, "packets for which a link is too narrow: QUIC needs an MTU of 1,228 bytes, with IPv6 1,248"),
         ] {
             if count > 0 {
                 write!(f, "\ntrouble    {count} {what}")?;

@@ -1,5 +1,6 @@
 //! What an endpoint counts.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Shared by the task, which writes, and whoever looks.
@@ -43,6 +44,50 @@ pub struct Stats {
     /// Connections that QUIC knows, at most
     /// [`limits::MAX_CONNECTIONS`](peat_node::transport::limits::MAX_CONNECTIONS) and the dials.
     pub connections: u64,
+}
+
+/// Reads what an endpoint counts, as long as anybody wants to know. Cheap to clone; does not keep the endpoint open.
+#[derive(Debug, Clone)]
+pub struct Meter(pub(crate) Arc<Counters>);
+
+impl Meter {
+    /// What the endpoint has counted.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.0.stats()
+    }
+}
+
+impl Stats {
+    /// Every counter and gauge by its name.
+    #[must_use]
+    pub fn counters(&self) -> [(&'static str, u64); 10] {
+        // Taken apart completely, so that none is forgotten.
+        let &Self {
+            accepted,
+            retried,
+            refused,
+            unsent,
+            oversized,
+            bytes_sent,
+            bytes_received,
+            probes,
+            handshakes,
+            connections,
+        } = self;
+        [
+            ("accepted", accepted),
+            ("retried", retried),
+            ("refused", refused),
+            ("unsent", unsent),
+            ("oversized", oversized),
+            ("bytes_sent", bytes_sent),
+            ("bytes_received", bytes_received),
+            ("probes", probes),
+            ("handshakes", handshakes),
+            ("connections", connections),
+        ]
+    }
 }
 
 impl Counters {

@@ -41,7 +41,7 @@ use peat_node::transport::Port;
 use counters::Counters;
 use driver::Driver;
 
-pub use counters::Stats;
+pub use counters::{Meter, Stats};
 pub use options::{BadCongestion, BindError, Congestion, Options, Profile};
 
 /// An endpoint that serves a node. Dropping it closes it in the background; [`Udp::close`] also waits for that.
@@ -94,6 +94,12 @@ impl Udp {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.counters.stats()
+    }
+
+    /// The same for whoever does not hold the endpoint.
+    #[must_use]
+    pub fn meter(&self) -> Meter {
+        Meter(self.counters.clone())
     }
 
     /// Closes all connections and waits until the peers know, at most about 3 s.

@@ -7,6 +7,7 @@ use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::thread;
 
 use peat_node::Node;
+use peat_smol::Meter;
 
 use super::socket::{self, Stream};
 use super::{Greeting, MAX_IN_FLIGHT, Outcome, Request, VERSION, line};
@@ -22,15 +23,15 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts to listen in `dir`, whose lock the caller holds.
-    pub(crate) fn start(dir: &Path, node: &Node) -> io::Result<Self> {
+    /// Starts to listen in `dir`, whose lock the caller holds. `udp` counts what the node's endpoint on plain UDP does.
+    pub(crate) fn start(dir: &Path, node: &Node, udp: Option<Meter>) -> io::Result<Self> {
         let listener = socket::listen(dir)?;
         let node = node.clone();
         thread::Builder::new().name("control".to_owned()).spawn(move || {
             let places = Arc::new(());
             for stream in listener.incoming() {
                 match stream {
-                    Ok(stream) => admit(stream, &node, &places),
+                    Ok(stream) => admit(stream, &node, udp.as_ref(), &places),
                     Err(error) => tracing::warn!(%error, "a command could not connect"),
                 }
             }
@@ -46,7 +47,7 @@ impl Drop for Server {
 }
 
 /// Serves one client on a thread of its own, if there is a place left. The place is held by counting references.
-fn admit(mut stream: Stream, node: &Node, places: &Arc<()>) {
+fn admit(mut stream: Stream, node: &Node, udp: Option<&Meter>, places: &Arc<()>) {
     let greeting = if Arc::strong_count(places) <= MAX_CLIENTS {
         Ok(Greeting { peat: VERSION })
     } else {
@@ -60,9 +61,9 @@ fn admit(mut stream: Stream, node: &Node, places: &Arc<()>) {
     if line::write(&mut stream, &greeting).is_err() || !welcome {
         return;
     }
-    let (node, place) = (node.clone(), Arc::clone(places));
+    let (node, udp, place) = (node.clone(), udp.cloned(), Arc::clone(places));
     let spawned = thread::Builder::new().name("command".to_owned()).spawn(move || {
-        if let Err(error) = converse(stream, &node) {
+        if let Err(error) = converse(stream, &node, udp.as_ref()) {
             tracing::debug!(%error, "a command went away");
         }
         drop(place);
@@ -73,13 +74,13 @@ fn admit(mut stream: Stream, node: &Node, places: &Arc<()>) {
 }
 
 /// Starts requests as they come, and answers them in order as they are done.
-fn converse(stream: Stream, node: &Node) -> io::Result<()> {
+fn converse(stream: Stream, node: &Node, udp: Option<&Meter>) -> io::Result<()> {
     let mut from = BufReader::new(stream.try_clone()?);
     let (under_way, next) = mpsc::sync_channel::<Started>(MAX_IN_FLIGHT);
     let answering = thread::Builder::new().name("answers".to_owned()).spawn(move || answer(stream, &next))?;
     let ended = loop {
         let started = match line::read::<Request>(&mut from) {
-            Ok(Some(request)) => start(node, request),
+            Ok(Some(request)) => start(node, udp, request),
             Ok(None) => break Ok(()),
             Err(error) if error.kind() == ErrorKind::InvalidData => {
                 let failure = Failure::new(Code::Usage, format!("not a request: {error}"), "update peat");

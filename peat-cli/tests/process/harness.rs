@@ -144,7 +144,32 @@ pub(crate) fn serve(dir: &Path, more: &[&str]) -> Serve {
 /// Starts `peat serve` on this address and waits until it serves.
 pub(crate) fn serve_on(listen: &str, dir: &Path, more: &[&str]) -> Serve {
     let mut command = command(dir, ["--json", "serve", "--listen", listen]);
-    command.args(more).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.args(more);
+    started(command, dir)
+}
+
+/// The same on a machine of its own, whose only link is loopback with this MTU; `None`, said loudly, where there can be none.
+pub(crate) fn serve_alone(mtu: u32, dir: &Path, more: &[&str]) -> Option<Serve> {
+    let alone = |script: &str| {
+        let mut command = Command::new("unshare");
+        let script = format!("ip link set lo mtu {mtu} up && {script}");
+        command.args(["--net", "sh", "-c", &script, "sh"]);
+        command
+    };
+    if !alone("true").output().is_ok_and(|it| it.status.success()) {
+        // Past the capture of a test that succeeds.
+        writeln!(std::io::stderr(), "SKIPPED: a link of its own needs root, unshare and iproute2").expect("read");
+        return None;
+    }
+    let peat = command(dir, ["--json", "serve", "--listen", "127.0.0.1:0"]);
+    let mut command = alone("exec \"$@\"");
+    command.env_remove("PEAT_DIR").env_remove("PEAT_LOG").arg(peat.get_program()).args(peat.get_args()).args(more);
+    Some(started(command, dir))
+}
+
+/// Waits until a `peat serve` serves.
+fn started(mut command: Command, dir: &Path) -> Serve {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = Guard(command.spawn().expect("peat starts"));
     let mut stdout = BufReader::new(child.0.stdout.take().expect("piped"));
     let stderr = collect(child.0.stderr.take().expect("piped"));

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::{node, peat, peat_json, serve, temporary};
+use crate::harness::{Serve, eventually, node, peat, peat_json, serve, serve_alone, temporary};
 
 #[test]
 fn it_says_last_how_the_other_side_joins() {
@@ -133,6 +133,26 @@ fn many_commands_at_once_are_all_served() {
     });
     assert_eq!(peat(dir.path(), ["ls"]).ok().lines().count(), 16);
     serving.stop();
+}
+
+/// Nothing that is sent fits, so that the peer is not reached, and whoever asks is told why.
+#[test]
+fn status_says_that_a_link_is_too_narrow() {
+    let (far, near) = (node(), node());
+    let peer = serve(far.path(), &["--transport", "udp"]);
+    let Some(serving) = serve_alone(1200, near.path(), &["--transport", "udp", "--join", &peer.ticket]) else { return };
+    let count = |of: &Serve, name: &str| peat_json(&of.dir, ["status"]).json()["counters"][name].as_u64();
+    eventually(|| count(&serving, "udp_oversized").is_some_and(|count| count > 0));
+    let status = serving.peat(["status"]);
+    assert!(status.ok().contains("too narrow") && status.ok().contains("1,228 bytes"), "{}", status.ok());
+    // Where there is no trouble nothing is said, and without the transport nothing counted.
+    assert_eq!(count(&peer, "udp_oversized"), Some(0));
+    assert!(!peer.peat(["status"]).ok().contains("too narrow"));
+    peer.end();
+    serving.end();
+    let other = serve(far.path(), &["--transport", "iroh"]);
+    assert_eq!(count(&other, "udp_oversized"), None);
+    other.end();
 }
 
 #[test]
