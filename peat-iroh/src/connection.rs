@@ -61,13 +61,10 @@ async fn run(connection: Connection, mut session: Session, mut outgoing: Receive
             }
         }
         session.pump(&mut Polled { open: &mut open, cx });
-        match &open.lost {
-            Some(error) => {
-                debug!("the connection ended: {error}");
-                Poll::Ready(CloseCode::Normal)
-            }
-            None => Poll::Pending,
-        }
+        open.poll_lost(cx).map(|error| {
+            debug!("the connection ended: {error}");
+            CloseCode::Normal
+        })
     });
     let code = code.await;
     if let Some(ConnectionError::ApplicationClosed(close)) = connection.close_reason() {

@@ -25,9 +25,9 @@ pub(crate) struct Open {
     receiving: BTreeMap<StreamId, RecvStream>,
     accepting: [Waiting<Result<Halves, ConnectionError>>; 2],
     opening: [Option<Waiting<Result<Halves, ConnectionError>>>; 2],
+    closed: Waiting<ConnectionError>,
     scratch: Box<[u8]>,
-    /// Why the connection is lost.
-    pub(crate) lost: Option<ConnectionError>,
+    lost: Option<ConnectionError>,
 }
 
 struct Sending {
@@ -47,12 +47,24 @@ impl Open {
         Self {
             accepting: [false, true].map(|bidirectional| accept(connection.clone(), bidirectional)),
             opening: [None, None],
+            closed: Box::pin(closed(connection.clone())),
             connection,
             sending: BTreeMap::new(),
             receiving: BTreeMap::new(),
             scratch: vec![0; SCRATCH].into(),
             lost: None,
         }
+    }
+
+    /// Why the connection is lost, if it is; wakes the task when it is.
+    pub(crate) fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<&ConnectionError> {
+        // Streams are not always waited for, and say so only where they are.
+        if self.lost.is_none()
+            && let Poll::Ready(error) = self.closed.as_mut().poll(cx)
+        {
+            self.lost = Some(error);
+        }
+        self.lost.as_ref().map_or(Poll::Pending, Poll::Ready)
     }
 
     /// What is written goes so many steps behind the most urgent.
@@ -164,7 +176,7 @@ impl Streams for Polled<'_, '_> {
                 Poll::Ready(Ok(0)) => break Read::End,
                 Poll::Ready(Ok(length)) => bytes.extend_from_slice(&self.open.scratch[..length]),
                 Poll::Ready(Err(ReadError::Reset(_))) => break Read::Reset,
-                // The connection is lost, which accepting sees too.
+                // The connection is lost, which is seen by itself.
                 Poll::Ready(Err(_)) => break Read::Gone,
             }
         };
@@ -178,6 +190,10 @@ impl Streams for Polled<'_, '_> {
             let _ = half.stop(code.into());
         }
     }
+}
+
+async fn closed(connection: Connection) -> ConnectionError {
+    connection.closed().await
 }
 
 fn open(connection: Connection, bidirectional: bool) -> Waiting<Result<Halves, ConnectionError>> {

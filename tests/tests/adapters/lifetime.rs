@@ -6,8 +6,8 @@ use std::time::Duration;
 use iroh::EndpointId;
 use iroh::endpoint::{ApplicationClose, ConnectionError};
 use peat_node::proto::CloseCode;
-use peat_node::transport::Outgoing;
 use peat_node::transport::bench::Seen;
+use peat_node::transport::{Outgoing, limits};
 
 use crate::side::{Kind, Setting, Side, pair, peer, rogue, within};
 
@@ -23,6 +23,7 @@ crate::over_kinds! {
     a_dial_into_silence_fails_in_time_and_once_for_two_wishes,
     the_code_of_a_closed_connection_arrives_and_its_wire_is_dropped,
     the_code_with_which_a_peer_closes_is_reported,
+    a_close_is_reported_while_no_more_streams_are_taken_in,
     a_node_that_closes_says_why_and_takes_its_endpoint_with_it,
 }
 
@@ -87,6 +88,26 @@ async fn the_code_of_a_closed_connection_arrives_and_its_wire_is_dropped(kind: K
 async fn the_code_with_which_a_peer_closes_is_reported(kind: Kind) {
     let side = Side::new(kind, 2).await;
     let (_endpoint, connection, conn) = rogue(&side).await;
+    connection.close(7_u32.into(), b"");
+    assert!(matches!(side.next().await, Seen::Disconnected { conn: id, code: Some(7) } if id == conn.id));
+}
+
+/// As many streams as there may be are over, and the node has taken nothing of what they brought.
+async fn a_close_is_reported_while_no_more_streams_are_taken_in(kind: Kind) {
+    let side = Side::new(kind, 2).await;
+    let (_endpoint, connection, conn) = rogue(&side).await;
+    for _ in 0..limits::MAX_STREAMS {
+        let mut stream = within(connection.open_uni()).await.expect("room for streams");
+        stream.write_all(b"x").await.expect("connected");
+        stream.finish().expect("still open");
+    }
+    let mut ended = 0;
+    while ended < limits::MAX_STREAMS {
+        match side.next().await {
+            Seen::Received { fin, .. } => ended += u32::from(fin),
+            other => panic!("unexpected {other:?}"),
+        }
+    }
     connection.close(7_u32.into(), b"");
     assert!(matches!(side.next().await, Seen::Disconnected { conn: id, code: Some(7) } if id == conn.id));
 }
