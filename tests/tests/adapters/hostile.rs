@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use iroh::endpoint::{Connection, ConnectionError};
@@ -11,6 +12,7 @@ use peat_node::transport::bench::Seen;
 use peat_node::transport::{Outgoing, limits};
 use peat_node::{Node, Options};
 
+use crate::path::Path;
 use crate::side::{Adapter, Conn, Kind, Setting, Side, bare, pair, rogue, within};
 
 crate::over_kinds! {
@@ -20,6 +22,10 @@ crate::over_kinds! {
     streams_that_end_count_until_the_node_has_taken_what_they_brought,
     of_streams_without_a_byte_a_busy_node_has_a_bounded_number_to_hear_of,
     who_opens_streams_without_a_byte_is_sent_away_and_peers_are_served,
+}
+
+crate::over_pairs! {
+    replayed_packets_of_a_live_connection_harm_nobody,
 }
 
 fn socket() -> UdpSocket {
@@ -178,6 +184,44 @@ async fn garbage_and_mangled_packets_harm_nobody(kind: Kind) {
     if let Adapter::Udp(udp) = &side.adapter {
         let stats = udp.stats();
         assert!(stats.connections <= 2 + limits::MAX_HANDSHAKES as u64, "{stats:?}");
+    }
+}
+
+/// Everything that two ends say to each other from the first packet on, handshake included, comes again: from the address
+/// that it came from, and from those of strangers.
+async fn replayed_packets_of_a_live_connection_harm_nobody(dialler: Kind, listener: Kind) {
+    let (dialler, listener) = (Side::new(dialler, 1).await, Side::new(listener, 2).await);
+    let path = Path::to(listener.adapter.addrs()[0]);
+    dialler.dial(listener.id, vec![path.addr]);
+    let (dialled, accepted) = (dialler.connected().await, listener.connected().await);
+    let (near, far) = ((&dialler, &dialled), (&listener, &accepted));
+    served(near, far, "before").await;
+    // Two iroh nodes may have found another way by now, and what they said at first is enough.
+    let caught = path.caught.lock().expect("no panic").clone();
+    // The dialler's second flight cannot be in its first packet; what the listener says of the handshake fits into one.
+    for (packets, flights) in caught.iter().zip([2, 1]) {
+        let long = packets.iter().filter(|packet| packet[0] & 0x80 != 0).count();
+        assert!((flights..packets.len()).contains(&long), "{long} of {} are of the handshake", packets.len());
+    }
+    let strangers = [socket(), socket(), socket()];
+    for (round, word) in (0..).zip(["one", "two", "three", "four", "five"]) {
+        path.again.store(20, Ordering::SeqCst);
+        for (side, packets) in [&listener, &dialler].into_iter().zip(&caught) {
+            let target = side.adapter.addrs()[0];
+            for packet in packets {
+                strangers.iter().for_each(|socket| drop(socket.send_to(packet, target)));
+            }
+        }
+        // On the connection that there was.
+        served(near, far, word).await;
+        for (side, packets) in [&listener, &dialler].into_iter().zip(&caught) {
+            if let Adapter::Udp(udp) = &side.adapter {
+                let stats = udp.stats();
+                assert!(stats.handshakes <= 1 && stats.connections <= 2, "{stats:?}");
+                let bytes: usize = packets.iter().map(Vec::len).sum();
+                assert!(stats.bytes_received > (round + 2) * bytes as u64, "they did not come: {stats:?}");
+            }
+        }
     }
 }
 

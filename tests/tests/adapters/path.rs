@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
+
+/// Most packets that are kept, of each direction.
+const KEPT: usize = 1000;
 
 /// An address translator, as long as the test runs.
 pub(crate) struct Path {
@@ -16,6 +19,10 @@ pub(crate) struct Path {
     pub(crate) moved: Arc<AtomicBool>,
     /// While set, what the dialler sends waits in the socket.
     pub(crate) held: Arc<AtomicBool>,
+    /// What went through first: to the listener, and to the dialler.
+    pub(crate) caught: Arc<Mutex<[Vec<Vec<u8>>; 2]>>,
+    /// How often everything that was caught goes through once more, from where it came.
+    pub(crate) again: Arc<AtomicUsize>,
     /// Says so when the dialler tries a second time.
     pub(crate) attempted: Receiver<()>,
 }
@@ -26,6 +33,14 @@ impl Path {
         let addr = inside.local_addr().expect("bound");
         let (moved, held) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
         let (moves, holds) = (moved.clone(), held.clone());
+        let (caught, again) = (Arc::<Mutex<[Vec<Vec<u8>>; 2]>>::default(), Arc::<AtomicUsize>::default());
+        let (catches, replayed, repeats) = (caught.clone(), caught.clone(), again.clone());
+        let catch = move |direction: usize, packet: &[u8]| {
+            let caught = &mut catches.lock().expect("no panic")[direction];
+            if caught.len() < KEPT {
+                caught.push(packet.to_vec());
+            }
+        };
         let (attempts, attempted) = sync_channel(1);
         thread::spawn(move || {
             let outside = || {
@@ -38,6 +53,12 @@ impl Path {
             let (mut socket, mut dialler, mut packet) = (outside(), None, vec![0; 65_536]);
             let mut callers = BTreeSet::new();
             loop {
+                for _ in 0..repeats.swap(0, Ordering::SeqCst) {
+                    let [to_listener, to_dialler] = replayed.lock().expect("no panic").clone();
+                    to_listener.iter().for_each(|packet| drop(socket.send_to(packet, listener)));
+                    let dialler = dialler.expect("it spoke first");
+                    to_dialler.iter().for_each(|packet| drop(inside.send_to(packet, dialler)));
+                }
                 if holds.load(Ordering::SeqCst) {
                     thread::sleep(turn);
                 } else if let Ok((length, from)) = inside.recv_from(&mut packet) {
@@ -46,6 +67,7 @@ impl Path {
                         socket = outside();
                     }
                     let _ = socket.send_to(&packet[..length], listener);
+                    catch(0, &packet[..length]);
                     callers.extend(caller(&packet[..length]));
                     if callers.len() > 1 {
                         // The first is enough, and not everybody waits for it.
@@ -54,10 +76,11 @@ impl Path {
                 }
                 while let Ok(length) = socket.recv(&mut packet) {
                     let _ = inside.send_to(&packet[..length], dialler.expect("it spoke first"));
+                    catch(1, &packet[..length]);
                 }
             }
         });
-        Self { addr, moved, held, attempted }
+        Self { addr, moved, held, caught, again, attempted }
     }
 }
 
