@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use automerge::transaction::{CommitOptions, Transactable};
 use automerge::{AutoCommit, ROOT};
+use peat_proto::policy::Class;
 use peat_proto::wire::v1::{Assembler, Body, Caps, Entries, Incoming, Kind};
 use peat_proto::{Config, DocId, Input, Lane, automerge};
 use world::{World, peer};
@@ -172,18 +173,22 @@ fn half_of_all_frames_may_be_lost_and_the_rounds_stay_bounded() {
     assert!(mean <= MEAN, "{mean} frames on average");
 }
 
-/// The bytes of pieces in a frame.
-fn pieces(frame: &bytes::Bytes) -> usize {
+/// What a frame says about documents.
+fn bodies(frame: &bytes::Bytes) -> Vec<Body> {
     let mut assembler = Assembler::default();
     assembler.push(frame.clone());
-    let Ok(Some(Incoming::Frame(frame))) = assembler.next(&Caps::PEER) else { return 0 };
+    let Ok(Some(Incoming::Frame(frame))) = assembler.next(&Caps::PEER) else { return Vec::new() };
     let entries = match frame.kind {
         Kind::Entries => Entries::decode(frame.body).expect("sound"),
         Kind::Packed => peat_proto::wire::v1::Packer::new().unpack(frame.body).expect("sound"),
-        _ => return 0,
+        _ => return Vec::new(),
     };
-    let bodies = entries.each().filter_map(Result::ok).map(|entry| entry.body);
-    bodies.map(|body| if let Body::Piece(piece) = body { piece.bytes.len() } else { 0 }).sum()
+    entries.each().filter_map(Result::ok).map(|entry| entry.body).collect()
+}
+
+/// The bytes of pieces in a frame.
+fn pieces(frame: &bytes::Bytes) -> usize {
+    bodies(frame).iter().map(|body| if let Body::Piece(piece) = body { piece.bytes.len() } else { 0 }).sum()
 }
 
 /// A connection that breaks in the middle of a large document: what came is not sent again.
@@ -244,11 +249,7 @@ fn words_during_a_transfer_do_not_begin_it_anew() {
     let bytes: Vec<u8> = (0..1 << 20).map(|_| rng.draw() as u8).collect();
     doc.put(ROOT, "image", bytes).expect("a put");
     let saved = doc.save();
-    let mut world = World::new(2, &{
-        let mut config = Config::default();
-        config.admission.open = true;
-        config
-    });
+    let mut world = World::open(2);
     import(&mut world, 1, "notes:large", small);
     import(&mut world, 0, "notes:large", saved.clone());
     world.connect(0, 1);
@@ -275,4 +276,114 @@ fn words_during_a_transfer_do_not_begin_it_anew() {
     world.assert_equal();
     let rest: usize = saved.len() + saved.len() / 8;
     assert!(sent <= rest, "{sent} bytes of pieces for {}", saved.len());
+}
+
+/// It is deleted when half of it has arrived: that is what the receiver hears next, and nothing else about it.
+#[test]
+fn what_is_deleted_while_it_goes_in_pieces_is_told_as_deleted() {
+    let mut rng = peat_proto::Rng::new([7; 32]);
+    let mut doc = AutoCommit::new();
+    let bytes: Vec<u8> = (0..1 << 20).map(|_| rng.draw() as u8).collect();
+    doc.put(ROOT, "image", bytes).expect("a put");
+    let saved = doc.save();
+    let name = DocId::new("cells:large").expect("valid");
+    let mut config = Config::default();
+    (config.admission.open, config.window_max) = (true, 64 << 10);
+    let mut world = World::new(2, &config);
+    import(&mut world, 0, name.as_str(), saved.clone());
+    world.connect(0, 1);
+    let mut arrived = 0;
+    while arrived < saved.len() / 2 {
+        (0..2).for_each(|n| world.drain(n));
+        (0..2).for_each(|n| world.store(n));
+        let Some(crossing) = world.wire.pop_front() else {
+            world.pass(Duration::from_millis(10));
+            continue;
+        };
+        arrived += pieces(&crossing.3);
+        world.deliver(crossing);
+    }
+    // While no further frame may leave, so that the deletion is durable before the next piece is due.
+    world.drain(0);
+    assert!(!world.wire.is_empty(), "the window is full");
+    world.hosts[0].node.delete(world.now, &name, None).expect("it is there");
+    world.drain(0);
+    world.store(0);
+    let mut said = Vec::new();
+    // Until both have nothing more to say, without any time passing.
+    loop {
+        (0..2).for_each(|n| world.drain(n));
+        let waits = (0..2).any(|n| !world.hosts[n].answers.is_empty());
+        (0..2).for_each(|n| world.store(n));
+        match world.wire.pop_front() {
+            Some(crossing) => {
+                if crossing.0 == 0 {
+                    said.extend(bodies(&crossing.3).into_iter().filter(|body| !matches!(body, Body::Piece(_))));
+                }
+                world.deliver(crossing);
+            }
+            None if !waits => break,
+            None => {}
+        }
+    }
+    assert!(matches!(said.as_slice(), [Body::Marker(_)]), "{said:?}");
+    assert_eq!(world.hosts[1].node.deleted("").len(), 1, "the receiver knows it");
+    world.pass(Duration::from_secs(5));
+    world.assert_equal();
+}
+
+/// One collection of each class, each with as much that the other side lacks. As long as a class waits, each that is less
+/// important gets what its share is among those that are not more important, and no less than its share among all: give or
+/// take two frames.
+#[test]
+fn the_more_important_arrive_first_but_for_the_shares_of_the_others() {
+    const DOCUMENTS: usize = 150;
+    let mut config = Config::default();
+    (config.admission.open, config.frame_bytes) = (true, 16 << 10);
+    let collection = |class: Class| format!("{class:?}").to_lowercase();
+    for class in Class::ALL {
+        let mut policy = config.policy.otherwise();
+        policy.class = class;
+        config.policy.set(&collection(class), policy);
+    }
+    let shares = config.policy.shares();
+    let share = |class: Class| usize::from(shares.of(class));
+    let mut rng = peat_proto::Rng::new([9; 32]);
+    let mut world = World::new(2, &config);
+    for class in Class::ALL {
+        for n in 0..DOCUMENTS {
+            let mut doc = AutoCommit::new();
+            let bytes: Vec<u8> = (0..4 << 10).map(|_| rng.draw() as u8).collect();
+            doc.put(ROOT, "value", bytes).expect("a put");
+            import(&mut world, 0, &format!("{}:{n}", collection(class)), doc.save());
+        }
+    }
+    world.connect(0, 1);
+    world.pass(Duration::from_secs(30));
+    world.assert_equal();
+    assert_eq!(world.hosts[1].node.documents("").len(), 5 * DOCUMENTS);
+    let frames: Vec<(Class, usize)> = world
+        .crossings
+        .iter()
+        .filter(|crossing| crossing.from == 0)
+        .filter_map(
+            |crossing| {
+                if let Lane::Class(class) = crossing.lane { Some((class, crossing.bytes)) } else { None }
+            },
+        )
+        .collect();
+    let largest = frames.iter().map(|(_, bytes)| *bytes).max().expect("frames");
+    for (rank, class) in Class::ALL.into_iter().enumerate() {
+        let last = frames.iter().rposition(|(of, _)| *of == class).expect("its documents crossed");
+        let until = &frames[..=last];
+        let bytes = |class| until.iter().filter(|(of, _)| *of == class).map(|(_, bytes)| bytes).sum::<usize>();
+        let total: usize = until.iter().map(|(_, bytes)| bytes).sum();
+        let waiting: usize = Class::ALL[rank..].iter().map(|class| share(*class)).sum();
+        for lesser in &Class::ALL[rank + 1..] {
+            let (sent, most, least) = (bytes(*lesser), total * share(*lesser) / waiting, total * share(*lesser) / 100);
+            println!("{lesser:?} when {class:?} is over, of {total} bytes: {sent}, {least} to {most}");
+            assert!(sent <= most + 2 * largest, "{lesser:?} had {sent} when {class:?} was over, of {total}");
+            assert!(sent + 2 * largest >= least, "{lesser:?} had {sent} when {class:?} was over, of {total}");
+        }
+    }
 }

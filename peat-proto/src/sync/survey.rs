@@ -3,7 +3,7 @@
 //! ```text
 //!   Terms   ─►  which scopes go both ways, and which one way
 //!   Summary ─►  equal: level, and nothing more is said
-//!               one side has nothing: the other sends it all, class by class
+//!               one side has nothing: the other sends it all, the important first
 //!               else: the side that was dialled asks (sketch, then ranges) for what goes both ways, and the side that
 //!               takes asks for what goes one way; without a common key both list names and heads
 //! ```
