@@ -76,8 +76,10 @@ pub struct Config {
     pub frame_deadline: Duration,
     /// Time in which a connection must have said who it is. Default 10 s.
     pub hello_deadline: Duration,
-    /// Documents that differ from one peer and are followed one by one, per connection. Default 4,096, of about 300 B
-    /// each. Those beyond it are found again by the next inventory.
+    /// Documents that differ from one peer and are followed one by one, per connection. Default 4,096, of about 0.6 KiB each
+    /// with eight hashes, and 1 MiB for what is named beyond that: 3.5 MiB for a peer that names as much as it can with short
+    /// names, so 56 MiB for 16 such peers, and 900 MiB for as many as [`Config::max_connections`] allows. Of documents that this
+    /// node has too 2 KiB more each may turn out to be common. Those beyond the number are found again by the next inventory.
     pub max_exchanges: usize,
     /// Requests to compare documents now that may be under way. Default 16; each keeps at most 256 documents per peer in
     /// mind.

@@ -57,6 +57,8 @@ pub struct Stats {
     pub refused: u64,
     /// Of those, the ones that are too large, or would be once expanded.
     pub too_large: u64,
+    /// Words that were not heard, because too much of what this peer named is kept already.
+    pub unheard: u64,
     /// Wholes put together from pieces that were not what the sender had announced; refused as invalid.
     pub forged: u64,
     /// Sent documents that a peer did not take.
@@ -131,6 +133,7 @@ impl Stats {
             changes_known,
             refused,
             too_large,
+            unheard,
             forged,
             declined,
             truncated,
@@ -177,6 +180,7 @@ impl Stats {
             ("changes_known", changes_known),
             ("refused", refused),
             ("too_large", too_large),
+            ("unheard", unheard),
             ("forged", forged),
             ("declined", declined),
             ("truncated", truncated),

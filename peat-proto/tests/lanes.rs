@@ -525,3 +525,38 @@ fn unknown_names_hold_little_memory(body: &Body) {
         victim.assert_unharmed(LANE);
     }
 }
+
+/// As many heads as there may be, for as many documents as are followed, would be 134 MB.
+#[test]
+fn what_a_peer_names_of_many_documents_holds_little_memory_and_is_heard_again_later() {
+    const DOCUMENTS: u64 = 4096;
+    let hash = |n: u64| {
+        let mut hash = [7; 32];
+        hash[..8].copy_from_slice(&n.to_be_bytes());
+        automerge::ChangeHash(hash)
+    };
+    let heads = Heads::new((0..1024).map(hash).collect());
+    let word = |n: u64| said(&format!("n:{n}"), Body::Word(Word { heads: heads.clone(), ..Word::default() }));
+    let mut victim = Victim::serving();
+    let ((), held) = peak(|| {
+        for n in 0..DOCUMENTS {
+            victim.feed(LANE, &word(n), false);
+            victim.sent.clear();
+        }
+    });
+    println!("{held} bytes");
+    let unheard = victim.node.stats().unheard;
+    assert!(unheard > 0 && unheard < DOCUMENTS, "{unheard} were not heard");
+    assert!(held < 4 << 20, "{held} bytes held for {DOCUMENTS} names");
+    victim.assert_unharmed(LANE);
+    // Nobody answers, and they are let go.
+    for _ in 0..20 {
+        victim.now.mono += Duration::from_secs(10);
+        victim.node.handle(victim.now, Input::Timeout);
+        victim.drain();
+    }
+    victim.sent.clear();
+    victim.feed(LANE, &word(DOCUMENTS), false);
+    assert_eq!(victim.node.stats().unheard, unheard, "there is room again");
+    assert!(!victim.sent.is_empty() && victim.closed.is_none(), "it is answered");
+}

@@ -55,6 +55,16 @@ pub(crate) enum Brought {
     UpTo(Heads),
 }
 
+impl Brought {
+    /// Heads that it names.
+    pub(crate) fn hashes(&self) -> usize {
+        match self {
+            Self::Unknown => 0,
+            Self::Whole(heads) | Self::UpTo(heads) => heads.len(),
+        }
+    }
+}
+
 /// An empty document that writes as `actor`.
 pub(crate) fn blank(actor: &ActorId) -> Automerge {
     Automerge::new_with_encoding(TextEncoding::platform_default()).with_actor(actor.clone())

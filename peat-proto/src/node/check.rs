@@ -36,6 +36,8 @@ impl Node {
     fn check_conn(&self, conn: &Conn) -> Result<(), Violation> {
         let rule = |holds, rule| Violation::of_conn(holds, rule, conn.id, None);
         rule(conn.exchanges.len() <= self.config.max_exchanges, "exchanges stay within their number")?;
+        let counted: usize = conn.exchanges.values().map(|exchange| exchange.counted).sum();
+        rule(conn.named == counted, "what exchanges keep of what was named is counted")?;
         rule(conn.streams.len() <= self.config.max_streams, "streams stay within their number")?;
         rule(conn.control.len() <= MAX_CONTROL, "control frames do not pile up")?;
         rule(conn.is_serving() || conn.exchanges.is_empty(), "documents flow only to the admitted")?;

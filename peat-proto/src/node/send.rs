@@ -197,6 +197,7 @@ impl Node {
             self.docs.drop_copy(doc);
         }
         if let Some(conn) = self.conns.get_mut(&id) {
+            conn.recount(doc);
             if keeps {
                 conn.backlogs.insert(doc.clone())
             } else {

@@ -40,6 +40,11 @@ impl Node {
             conn.equal.remove(document.slot);
         }
         conn.survey.excluded.include(doc);
+        if !conn.has_room(word.heads.len() + word.samples.len()) {
+            // As if it had been lost.
+            self.stats.unheard += 1;
+            return;
+        }
         // Who asks has lost count, and says how much it has; other words do not begin pieces anew.
         if word.asks || conn.has_sent(class, doc) {
             conn.interrupt(class, doc);
@@ -58,6 +63,7 @@ impl Node {
             }
             conn.set_deadline(doc, deadline);
         }
+        conn.recount(doc);
         if word.changes.is_empty() {
             return conn.enqueue(class, doc);
         }
@@ -166,9 +172,11 @@ impl Node {
                 if let Some(slot) = slot {
                     conn.equal.remove(slot);
                 }
+                let brought = if conn.has_room(brought.hashes()) { brought } else { Brought::Unknown };
                 // It may have ended meanwhile, for instance because both sides were level before this was applied.
                 if let Some(exchange) = conn.exchange(doc, most, Exchange::unknown) {
                     exchange.took(brought);
+                    conn.recount(doc);
                     conn.enqueue(class, doc);
                 }
             }

@@ -16,7 +16,7 @@ use crate::peer::window::Window;
 use crate::policy::Class;
 use crate::policy::kin::Kin;
 use crate::stats::{Credential, PeerStats, Traffic};
-use crate::sync::exchange::Exchange;
+use crate::sync::exchange::{Exchange, named_bytes};
 use crate::sync::pieces::Transfer;
 use crate::sync::survey::Survey;
 use crate::time::Time;
@@ -71,6 +71,8 @@ pub(crate) struct Conn {
     pub(crate) exchanges: BTreeMap<DocId, Exchange>,
     /// What those that were found by comparing are expected to take in memory, in bytes.
     pub(crate) expected: u64,
+    /// Bytes that they keep of what the other side named; about [`Self::MAX_NAMED`] at most.
+    pub(crate) named: usize,
     /// Which of them have something to say: intents, not bytes.
     pub(crate) queues: [BTreeMap<u64, DocId>; 5],
     pub(crate) next_age: u64,
@@ -94,6 +96,12 @@ pub(crate) enum Phase {
 }
 
 impl Conn {
+    /// Bytes of heads and samples that exchanges keep beyond the first eight hashes of each. 1 MiB: 33 documents with as many
+    /// heads as there may be at once, or 2,300, which is what fits half of the cache, with the samples of most. Without it they
+    /// could come to 134 MB for a connection. What does not fit is not heard, and found again by a later comparison. What both
+    /// turn out to have may exceed it, by 2 KiB for each document of ours.
+    pub(crate) const MAX_NAMED: usize = 1 << 20;
+
     pub(crate) fn new(
         id: ConnId,
         peer: PeerId,
@@ -128,6 +136,7 @@ impl Conn {
             equal: Bits::default(),
             exchanges: BTreeMap::new(),
             expected: 0,
+            named: 0,
             queues: Default::default(),
             next_age: 0,
             timers: BTreeSet::new(),
@@ -229,6 +238,7 @@ impl Conn {
     pub(crate) fn end_exchange(&mut self, class: Class, doc: &DocId) {
         let Some(exchange) = self.exchanges.remove(doc) else { return };
         self.expected = self.expected.saturating_sub(exchange.memory);
+        self.named = self.named.saturating_sub(exchange.counted);
         self.watch.end(doc);
         if let Some(age) = exchange.queued {
             self.queues[class.index()].remove(&age);
@@ -298,6 +308,20 @@ impl Conn {
             *expected = expected.saturating_add(exchange.memory);
             exchange
         }))
+    }
+
+    /// Whether so many more hashes may be kept of what the other side names.
+    pub(crate) fn has_room(&self, hashes: usize) -> bool {
+        let more = named_bytes(hashes);
+        more == 0 || self.named.saturating_add(more) <= Self::MAX_NAMED
+    }
+
+    /// Counts anew what an exchange keeps of what the other side named.
+    pub(crate) fn recount(&mut self, doc: &DocId) {
+        let Some(exchange) = self.exchanges.get_mut(doc) else { return };
+        let named = exchange.named();
+        let before = std::mem::replace(&mut exchange.counted, named);
+        self.named = self.named.saturating_sub(before).saturating_add(named);
     }
 
     /// What the exchange about a document that just moved from `before` starts from; `None` when the survey will

@@ -36,6 +36,14 @@ const MAX_TOLD: usize = 16;
 /// Changes up to which a whole document travels as its changes: a saved form is smaller only for more.
 const FEW: usize = 4;
 
+/// Hashes that an exchange keeps without being counted: the heads and samples of most documents.
+const FREE: usize = 8;
+
+/// What so many hashes count for, in bytes.
+pub(crate) fn named_bytes(hashes: usize) -> usize {
+    hashes.saturating_sub(FREE).saturating_mul(size_of::<ChangeHash>())
+}
+
 /// What one side knows about the other's copy of one document, while the two differ.
 #[derive(Debug, Default)]
 pub(crate) struct Exchange {
@@ -75,6 +83,8 @@ pub(crate) struct Exchange {
     sampled: Option<Box<(Heads, Vec<ChangeHash>)>>,
     /// What the document is expected to take in memory when the other side asks for it, in bytes.
     pub(crate) memory: u64,
+    /// What the connection counts of [`Self::named`].
+    pub(crate) counted: usize,
 }
 
 /// What one step may take.
@@ -209,6 +219,11 @@ impl Exchange {
     pub(crate) fn take_back(&mut self) {
         self.ahead.clear();
         self.backlog = Backlog::default();
+    }
+
+    /// Bytes that are kept of what the other side named, beyond what every exchange takes.
+    pub(crate) fn named(&self) -> usize {
+        named_bytes(self.theirs.as_ref().map_or(0, Heads::len) + self.hints.len() + self.common.len())
     }
 
     /// Bytes of changes that are kept for the next step.
