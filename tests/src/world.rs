@@ -36,6 +36,7 @@ mod link;
 mod log;
 mod model;
 mod net;
+mod rank;
 #[cfg(test)]
 mod rig;
 mod said;

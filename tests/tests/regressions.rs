@@ -789,3 +789,108 @@ fn what_is_deleted_while_it_is_sent_in_pieces_is_said_to_be_deleted() {
     ];
     assert_eq!(run(&setup, &steps).violation, None);
 }
+
+/// A node in a hierarchy wrote to a document, and the node above it had the same document sent by another: what it got then
+/// moved nothing and was not followed, and neither side asked, for the one waited to be sent what the other had sent.
+#[test]
+fn what_is_sent_one_way_and_was_there_already_is_known_to_have_come() {
+    let setup = Setup { ranks: vec![1, 0, 2], ..Setup::quiet(500079, 3, 1) };
+    let steps = [
+        Advance { ms: 92 },
+        Edit { node: 1, doc: 0, kind: 0, value: 1699071482 },
+        Edit { node: 2, doc: 0, kind: 6, value: 930010736 },
+    ];
+    assert_eq!(run(&setup, &steps).violation, None);
+}
+
+/// Who only sends a document does not know the heads of who only takes it, once that has written to it: it asked again and
+/// again whether all had come.
+#[test]
+fn who_takes_a_document_one_way_says_what_of_it_has_come() {
+    let setup = Setup { ranks: vec![1, 0, 2], ..Setup::quiet(500079, 3, 10) };
+    let steps = [
+        Edit { node: 2, doc: 9, kind: 3, value: 1532258611 },
+        Edit { node: 1, doc: 0, kind: 6, value: 212834443 },
+        Advance { ms: 101 },
+        Edit { node: 0, doc: 9, kind: 5, value: 2532223121 },
+    ];
+    assert_eq!(run(&setup, &steps).violation, None);
+}
+
+/// A document that was found to differ moved on before it was spoken of, and everything of the other side's set counted as
+/// there without it.
+#[test]
+fn what_moved_on_since_it_was_found_to_differ_one_way_is_not_held_for_there() {
+    let profile = Profile { loss: 0, burst: 0, ..Profile::TACTICAL };
+    let setup = Setup { profile, ranks: vec![0, 2, 0], ..Setup::quiet(501537, 2, 1) };
+    let steps = [
+        Advance { ms: 215 },
+        Edit { node: 0, doc: 0, kind: 5, value: 1730246369 },
+        Advance { ms: 201 },
+        Edit { node: 1, doc: 0, kind: 4, value: 1884252094 },
+        Advance { ms: 296 },
+        Edit { node: 1, doc: 0, kind: 2, value: 2293116108 },
+    ];
+    assert_eq!(run(&setup, &steps).violation, None);
+}
+
+/// The first of two frames with changes came behind the second: with it everything that its heads stand for counted as there.
+#[test]
+fn a_part_of_what_is_sent_one_way_does_not_count_as_all_of_it() {
+    let profile = Profile::SATELLITE;
+    let ranks = vec![2, 1, 2];
+    let setup = Setup { datagram: 100, profile, ranks, frame: 200, window: (0, 300), ..Setup::quiet(501184, 3, 10) };
+    let steps = [
+        Edit { node: 1, doc: 1, kind: 1, value: 1103771741 },
+        Advance { ms: 390 },
+        FailLoads { node: 1, count: 56 },
+        Advance { ms: 615 },
+        Edit { node: 2, doc: 2, kind: 9, value: 291486051 },
+        Edit { node: 0, doc: 1, kind: 2, value: 824527010 },
+        Advance { ms: 157 },
+        Crash { node: 0, keep: 63 },
+        Advance { ms: 481 },
+        Edit { node: 1, doc: 2, kind: 3, value: 338901889 },
+        Advance { ms: 277 },
+        Edit { node: 2, doc: 0, kind: 3, value: 1219137888 },
+        Edit { node: 2, doc: 0, kind: 5, value: 3565454132 },
+        Reboot { node: 1 },
+        Edit { node: 1, doc: 1, kind: 1, value: 239109104 },
+        Advance { ms: 5729 },
+        Edit { node: 1, doc: 2, kind: 8, value: 2652619925 },
+        Advance { ms: 19931 },
+        FailLoads { node: 2, count: 223 },
+        Edit { node: 0, doc: 1, kind: 6, value: 3526962146 },
+        Advance { ms: 475 },
+        Edit { node: 1, doc: 1, kind: 0, value: 737361321 },
+        Reboot { node: 0 },
+        Advance { ms: 234 },
+        Reboot { node: 1 },
+        Evict { node: 2 },
+        Edit { node: 2, doc: 2, kind: 4, value: 3524736193 },
+        Advance { ms: 12363 },
+        Disconnect { conn: 98 },
+        Advance { ms: 245 },
+        Edit { node: 0, doc: 1, kind: 2, value: 2860296967 },
+        Edit { node: 0, doc: 2, kind: 5, value: 1724474585 },
+        Advance { ms: 125 },
+        Edit { node: 1, doc: 1, kind: 9, value: 4082637276 },
+        Advance { ms: 2462 },
+        Crash { node: 0, keep: 132 },
+        Edit { node: 1, doc: 2, kind: 9, value: 1786252168 },
+        Advance { ms: 188 },
+        Crash { node: 1, keep: 44 },
+        Disconnect { conn: 139 },
+        Advance { ms: 4686 },
+        Heal,
+        Advance { ms: 8634 },
+        Edit { node: 1, doc: 0, kind: 1, value: 2135576840 },
+        Edit { node: 1, doc: 1, kind: 5, value: 3192509452 },
+        FailLoads { node: 2, count: 81 },
+        Advance { ms: 68 },
+        Delete { node: 2, doc: 2 },
+        Edit { node: 1, doc: 0, kind: 3, value: 2730393033 },
+        Advance { ms: 14171 },
+    ];
+    assert_eq!(run(&setup, &steps).violation, None);
+}

@@ -198,7 +198,13 @@ impl Node {
 
     fn exchange_found(&mut self, id: ConnId, found: Found) {
         let (Found::Changed(symbol) | Found::Missing(symbol)) = found;
-        let Some(doc) = self.docs.scopes.find(ScopeMask::ALL, &symbol).cloned() else { return };
+        let Some(doc) = self.docs.scopes.find(ScopeMask::ALL, &symbol).cloned() else {
+            // Ours moved on since: that theirs is other than it was is for the next comparison to find.
+            if let Some(conn) = self.conns.get_mut(&id) {
+                conn.survey.spoil();
+            }
+            return;
+        };
         let class = self.docs.class(&doc);
         let (slot, memory) = self.docs.get(&doc).map(|it| (it.slot, expected_memory(it))).unzip();
         let most = self.config.max_exchanges;

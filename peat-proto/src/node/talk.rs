@@ -3,10 +3,10 @@
 use bytes::Bytes;
 
 use super::Node;
-use crate::doc::Buried;
 use crate::doc::document::{Document, Offer};
-use crate::doc::history::Brought;
+use crate::doc::history::{self, Brought};
 use crate::doc::inbox::{Incoming, Payload, Source};
+use crate::doc::{Buried, View};
 use crate::heads::Heads;
 use crate::id::{ConnId, DocId};
 use crate::io::{Event, Refusal};
@@ -262,6 +262,10 @@ impl Node {
             // Who sent the change is answered on its own account.
             if sources.contains(&id) {
                 let theirs = conn.exchanges.get(doc).and_then(Exchange::theirs).cloned();
+                if theirs.as_ref().is_some_and(|theirs| !self.has(doc, theirs)) {
+                    // The rest may be lost: only a comparison can say that it was all.
+                    continue;
+                }
                 let theirs = theirs.and_then(|heads| {
                     self.docs.scopes.item(self.docs.policy(), doc, Offer::of(&heads)).map(|(_, item)| item)
                 });
@@ -280,6 +284,18 @@ impl Node {
                 }
             }
             conn.enqueue(class, doc);
+        }
+    }
+
+    /// Whether we have all that lies behind these heads.
+    fn has(&self, doc: &DocId, heads: &Heads) -> bool {
+        let mut heads = heads.as_slice().iter();
+        match self.docs.view(doc) {
+            View::Live(document, live) => {
+                heads.all(|hash| document.offered.contains(hash) || history::knows(&live.doc, hash))
+            }
+            View::Stored(document, _) | View::Cold(document) => heads.all(|hash| document.offered.contains(hash)),
+            View::Absent | View::Unreadable | View::Buried(_) => heads.len() == 0,
         }
     }
 

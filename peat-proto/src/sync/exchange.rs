@@ -258,6 +258,12 @@ impl Exchange {
                 return Step::SayAndEnd(Message::Refused(Refusal::Deleted, theirs));
             }
             View::Buried(Some(marker)) => return Step::SayAndEnd(Message::Marker(marker.encode().into())),
+            // Not even our heads are theirs to know.
+            _ if !rights.sends && !rights.takes => {
+                let theirs = self.theirs.clone().unwrap_or_default();
+                let refused = Message::Refused(Refusal::NotAllowed, theirs);
+                return if self.asked || self.owes { Step::SayAndEnd(refused) } else { Step::Done };
+            }
             View::Absent => &none,
             View::Cold(document) | View::Stored(document, _) | View::Live(document, _) => &document.offered,
         };
@@ -398,19 +404,23 @@ impl Exchange {
     }
 
     fn settle(&mut self, ours: &Heads) -> Step {
-        if self.asked || self.owes { Step::SayAndSettle(statement(ours)) } else { Step::Settled }
+        if self.asked || self.owes { Step::SayAndSettle(self.statement(ours)) } else { Step::Settled }
     }
 
     /// Neither side may give the other what it lacks, or there is nothing.
     fn end(&mut self, ours: &Heads) -> Step {
-        if self.asked || self.owes { Step::SayAndEnd(statement(ours)) } else { Step::Done }
+        if self.asked || self.owes { Step::SayAndEnd(self.statement(ours)) } else { Step::Done }
     }
 
     /// Says our heads if the other side waits for them, and nothing otherwise.
     fn acknowledge(&mut self, ours: &Heads) -> Step {
         let due = self.owes || (self.asked && self.ahead.is_empty());
         (self.asked, self.owes) = (false, false);
-        if due { Step::Say { message: statement(ours), expects: self.is_waiting(), more: false } } else { Step::Wait }
+        if due {
+            Step::Say { message: self.statement(ours), expects: self.is_waiting(), more: false }
+        } else {
+            Step::Wait
+        }
     }
 
     /// Answers what arrived while something is on its way that takes several frames.
@@ -419,10 +429,18 @@ impl Exchange {
             return self.settle(ours);
         }
         if std::mem::take(&mut self.owes) {
-            Step::Say { message: statement(ours), expects: true, more: false }
+            Step::Say { message: self.statement(ours), expects: true, more: false }
         } else {
             Step::Wait
         }
+    }
+
+    /// What says what we have and wants no answer. Whoever takes nothing from us does not know what our heads lie ahead of: of
+    /// theirs we name those that do.
+    fn statement(&self, ours: &Heads) -> Message {
+        let theirs = self.theirs.as_ref().map(Heads::as_slice).unwrap_or_default().iter();
+        let samples = theirs.filter(|hash| self.common.contains(hash) && !ours.contains(hash)).copied().collect();
+        Message::Word(Word { heads: ours.clone(), samples, ..Word::default() })
     }
 
     fn ask(&mut self, ours: &Heads, need: Heads, samples: Vec<ChangeHash>) -> Step {
@@ -465,11 +483,6 @@ impl Exchange {
         self.common.drain(..excess);
         news
     }
-}
-
-/// What says what we have and wants no answer.
-fn statement(ours: &Heads) -> Message {
-    Message::Word(Word { heads: ours.clone(), ..Word::default() })
 }
 
 #[cfg(test)]

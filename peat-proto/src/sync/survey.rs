@@ -261,7 +261,8 @@ impl Survey {
                 start.names = start.names.plus(plan.outward);
             }
         }
-        let pushed = self.inward.model == Some(Digest::default());
+        // What we have by now did not come from them: what they send of it moves nothing here, and would not be followed.
+        let pushed = self.inward.model == Some(Digest::default()) && ours.inward.count == 0;
         if start.ask.is_none() && plan.keyed && self.lacks_inward(got) && !pushed {
             start.ask = Some(Subject::OneWay);
         }

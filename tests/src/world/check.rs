@@ -122,6 +122,7 @@ impl World {
         if bytes.len() > most {
             return Err(format!("a {kind:?} of {} bytes; frames are filled up to {}", bytes.len(), self.setup.frame));
         }
+        self.check_sight(member, end.peer, &said)?;
         self.model.gate(member, &said)?;
         Ok(said.iter().map(|said| said.size).max().unwrap_or_default())
     }

@@ -1,7 +1,9 @@
 //! What must hold after healing.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use automerge::Automerge;
 use peat_proto::store::Kind;
 use peat_proto::{DocId, Heads};
 
@@ -177,6 +179,9 @@ impl World {
             if !node.is_saved() || host.dirty || host.jobs > 0 {
                 return Some(format!("node {member} is not saved"));
             }
+            if self.setup.is_ranked() {
+                continue;
+            }
             let records = self.records(member);
             if records != reference {
                 let differs = records.iter().zip(&reference).find(|(ours, theirs)| ours != theirs);
@@ -188,6 +193,9 @@ impl World {
             let level = self.node(a).is_some_and(|node| node.level(&World::peer(b)));
             (!level).then(|| format!("node {a} does not know that node {b} is level"))
         });
+        if self.setup.is_ranked() {
+            return self.unseen().or(unequal);
+        }
         unequal.or_else(|| self.undone_deletion()).or_else(|| self.unequal_veteran(&reference))
     }
 
@@ -211,22 +219,30 @@ impl World {
             let outcome = self.verify_disk(member);
             self.expect(Some(member), outcome);
         }
-        let listed = self.records(0);
-        let missing = |doc: &DocId| listed.iter().all(|(known, _)| known != doc);
-        let deleted = self.model.buried_anywhere();
-        let missing = |doc: &DocId| missing(doc) && !deleted.contains(doc);
-        let missing: Vec<DocId> = (0..self.setup.docs).map(|doc| self.setup.doc(doc)).filter(missing).collect();
-        for doc in missing {
-            let outcome = self.model.verify(&doc, None);
-            self.expect(None, outcome);
+        // In a hierarchy each node has documents of its own; without one all have the same.
+        let members = if self.setup.is_ranked() { self.hosts.len() } else { 1 };
+        for member in 0..members {
+            let listed: BTreeSet<DocId> = self.records(member).into_iter().map(|(doc, _)| doc).collect();
+            let deleted = self.model.buried_anywhere();
+            let missing = |doc: &DocId| !listed.contains(doc) && !deleted.contains(doc);
+            let missing = (0..self.setup.docs).map(|doc| self.setup.doc(doc)).filter(missing);
+            let outcome = missing.map(|doc| self.verify(member, &doc, None)).find(Result::is_err);
+            self.expect(Some(member), outcome.unwrap_or(Ok(())));
         }
+    }
+
+    /// Whether a member's document holds what it must and nothing that it may not.
+    fn verify(&self, member: usize, doc: &DocId, content: Option<&Automerge>) -> Result<(), String> {
+        let ranked = self.setup.is_ranked();
+        let must = |author| !ranked || self.must_see(author, member, doc);
+        self.model.verify(doc, content, must, |author| !ranked || self.may_see(author, member, doc))
     }
 
     /// The disk of a node that saved everything holds the heads that its index names. Loading is what costs, so each world
     /// loads the documents of one member, the next world those of the next; all have the same heads, so what one has the
-    /// others have. Their heads are read off their chunks.
+    /// others have, but in a hierarchy. Their heads are read off their chunks.
     fn verify_disk(&self, member: usize) -> Result<(), String> {
-        let loads = member as u64 == self.setup.seed % self.hosts.len() as u64;
+        let loads = self.setup.is_ranked() || member as u64 == self.setup.seed % self.hosts.len() as u64;
         let listing = self.listing(member);
         let disk = &self.hosts[member].disk;
         let shown =
@@ -248,7 +264,7 @@ impl World {
             if Heads::new(content.get_heads()) != kept.record.heads {
                 return Err(format!("the chunks of {doc} are not what its record says"));
             }
-            self.model.verify(doc, Some(&content))?;
+            self.verify(member, doc, Some(&content))?;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! What must be true of the writes, kept apart from the code under test: it follows what the disk did and what was
 //! acknowledged, and never asks a node.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use automerge::{Automerge, ChangeHash};
 use peat_proto::store::{Batch, Op};
@@ -48,12 +48,12 @@ pub(crate) struct Carried {
     pub(crate) buried: Vec<DocId>,
 }
 
-/// The expected state of a fleet. (Scopes add who may see what.)
+/// The expected state of a fleet.
 #[derive(Debug, Default)]
 pub(crate) struct Model {
     authors: Vec<Author>,
-    /// Acknowledged as durable: present for ever, unless the document is deleted.
-    promised: BTreeSet<Write>,
+    /// Acknowledged as durable, and by whom, where that was a node: present for ever, unless the document is deleted.
+    promised: BTreeMap<Write, Option<usize>>,
     /// Lost in a crash before they were durable: never seen again.
     lost: BTreeSet<Write>,
     /// Deleted by somebody who may do so, and known beyond it: may be deleted anywhere.
@@ -130,7 +130,7 @@ impl Model {
         let done = |written: &mut Written| written.write.0 == *doc && written.edit <= edit;
         for written in author.unacknowledged.extract_if(.., done) {
             if !author.volatile.contains(&written.write) {
-                self.promised.insert(written.write);
+                self.promised.insert(written.write, Some(member));
             } else if is_buried {
                 author.volatile.remove(&written.write);
             } else {
@@ -142,7 +142,7 @@ impl Model {
 
     /// A fielded peer holds a change on its disk.
     pub(crate) fn promise(&mut self, doc: &DocId, hash: ChangeHash) {
-        self.promised.insert((doc.clone(), hash));
+        self.promised.insert((doc.clone(), hash), None);
     }
 
     /// A node crashed: what was not durable is lost.
@@ -218,11 +218,29 @@ impl Model {
         Ok(())
     }
 
-    /// Whether a document holds everything that was promised of it, and nothing that was lost.
-    pub(crate) fn verify(&self, doc: &DocId, content: Option<&Automerge>) -> Result<(), String> {
+    /// Whether a document holds everything that was promised of it, and nothing that was lost; of those who wrote it, what
+    /// `must` be there, and nothing that may not be.
+    pub(crate) fn verify(
+        &self,
+        doc: &DocId,
+        content: Option<&Automerge>,
+        must: impl Fn(usize) -> bool,
+        may: impl Fn(usize) -> bool,
+    ) -> Result<(), String> {
         let has = |hash: &ChangeHash| content.is_some_and(|content| content.get_change_meta_by_hash(hash).is_some());
-        if let Some((_, hash)) = self.promised.iter().find(|(of, hash)| of == doc && !has(hash)) {
-            return Err(format!("{hash} of {doc} was acknowledged as durable and is missing"));
+        for ((_, hash), author) in self.promised.iter().filter(|((of, _), _)| of == doc) {
+            match (has(hash), author) {
+                (false, None) => return Err(format!("{hash} of {doc} was acknowledged as durable and is missing")),
+                (false, Some(author)) if must(*author) => {
+                    return Err(format!("{hash} of {doc} was acknowledged as durable and is missing"));
+                }
+                (true, Some(author)) if !may(*author) => {
+                    return Err(format!(
+                        "{hash} of {doc} is there, and was written by node {author}: it may not see it"
+                    ));
+                }
+                _ => {}
+            }
         }
         if let Some((_, hash)) = self.lost.iter().find(|(of, hash)| of == doc && has(hash)) {
             return Err(format!("{hash} of {doc} was lost in a crash and lives on elsewhere"));

@@ -36,6 +36,8 @@ pub struct Setup {
     /// By number, of which formation each node is: those of the same secret are of the same. Without any, all members are
     /// on everybody's list.
     pub formations: Vec<u8>,
+    /// By number, where each node stands in a hierarchy, the highest at 0. Without any there is none.
+    pub ranks: Vec<u8>,
     /// Hostile members, each connected to every honest node.
     pub hostile: Vec<Habit>,
     /// Fielded peers of the legacy wire, each linked with some of the nodes.
@@ -143,6 +145,7 @@ impl Setup {
             proof: None,
             profile: Profile::LAN,
             formations: Vec::new(),
+            ranks: Vec::new(),
             hostile: Vec::new(),
             fielded: Vec::new(),
             cache: 64 << 20,
@@ -165,6 +168,7 @@ impl Setup {
     /// The configuration of an honest node.
     pub(crate) fn config_of(&self, member: usize) -> Config {
         let mut config = self.config();
+        config.family = self.family_of(member);
         if let Some(secret) = self.formations.get(member) {
             let id = FormationId::new(FORMATION).expect("a valid name");
             let secret = FormationSecret::from_bytes(&[*secret; 32]).expect("it is not empty");
@@ -185,6 +189,7 @@ impl Setup {
             config.policy.set(&name, policy);
         }
         self.deletion_policy(&mut config.policy);
+        self.direct(&mut config.policy);
         config.admission.allow =
             (0..self.members()).filter(|member| self.habit(*member) != Some(Habit::Stranger)).map(peer).collect();
         if !self.fielded.is_empty() || self.legacy > 0 {

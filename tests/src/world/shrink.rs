@@ -127,6 +127,7 @@ impl<J: Fn(&Setup, &[Step]) -> Verdict> Search<J> {
 /// What may be simpler about a setup: each makes it more like [`Setup::quiet`], and none can be made twice.
 const SIMPLER: &[fn(&mut Setup)] = &[
     |setup| setup.hostile.clear(),
+    |setup| setup.ranks.clear(),
     |setup| setup.fielded.clear(),
     |setup| setup.legacy = 0,
     |setup| setup.proof = None,
@@ -270,7 +271,7 @@ fn profile_in_words(profile: &Profile) -> String {
 
 fn fields(setup: &Setup) -> Vec<(&'static str, String)> {
     let Setup { seed: _, nodes: _, docs: _, topology, datagram, legacy, proof, profile, formations, .. } = setup;
-    let Setup { hostile, fielded, .. } = setup;
+    let Setup { ranks, hostile, fielded, .. } = setup;
     let Setup { cache, frame, window, undurable, receive, pieces, exchanges, sketches, .. } = setup;
     let Setup { inline, job, lazy, disk, skew, stormy, .. } = setup;
     vec![
@@ -280,6 +281,7 @@ fn fields(setup: &Setup) -> Vec<(&'static str, String)> {
         ("proof", format!("{proof:?}")),
         ("profile", profile_in_words(profile)),
         ("formations", format!("vec!{formations:?}")),
+        ("ranks", format!("vec!{ranks:?}")),
         ("hostile", format!("vec!{hostile:?}")),
         ("fielded", format!("vec!{fielded:?}")),
         ("cache", format!("{cache:?}")),

@@ -106,6 +106,9 @@ fn setup(seed: u64, mix: &Mix, rng: &mut Rng) -> Setup {
         // with ranges.
         (setup.exchanges, setup.sketches) = (pick(rng, &[mix.docs, 4096]), pick(rng, &[0, 1, 32]));
     }
+    if mix.fielded == 0 && mix.legacy.is_none() && rng.below(8) == 0 {
+        setup.ranks = (0..mix.nodes).map(|_| rng.below(3) as u8).collect();
+    }
     if mix.fielded > 0 || mix.legacy.is_some() {
         setup.legacy = mix.legacy.unwrap_or_else(|| pick(rng, &[0, 0, 50, 100]));
         setup.proof = pick(rng, &[None, Some(Dialect::M), Some(Dialect::P)]);
