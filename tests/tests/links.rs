@@ -288,6 +288,10 @@ fn traffic_resumes_as_soon_as_a_long_outage_is_over() {
     for kinds in [[Kind::Udp, Kind::Udp], [Kind::Udp, Kind::Iroh], [Kind::Iroh, Kind::Udp], [Kind::Iroh, Kind::Iroh]] {
         let Some(times) = outages(kinds, Wire::V1, 100, &[5, 20, 60]) else { return };
         eprintln!("{kinds:?}, RTT 200 ms, outages of 5, 20 and 60 s: {times:.2?} s");
+        if kinds == [Kind::Iroh, Kind::Iroh] {
+            // Probing is up to iroh at both ends: reported, and held to no bound of ours.
+            continue;
+        }
         let bounds = [2.0 * 0.2 + 1.5, 2.0 * 0.2 + 1.5, 5.0 * 0.2 + 2.0];
         for (time, bound) in times.iter().zip(bounds) {
             assert!(time.iter().all(|time| *time < bound), "{times:?}, at most {bounds:?} s");

@@ -7,6 +7,7 @@ use crate::doc::document::Document;
 use crate::doc::scopes::ScopeMask;
 use crate::id::{ConnId, DocId};
 use crate::io::{CloseCode, Event};
+use crate::peer::bits::Bits;
 use crate::peer::connection::{Conn, Phase};
 use crate::reconcile::{Frozen, SymbolSet};
 use crate::sync::compare::{Asking, Heard};
@@ -62,6 +63,10 @@ impl Node {
     /// Begins what a summary called for.
     fn begin(&mut self, id: ConnId, start: &Start) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
+        if !start.push.is_empty() && start.again && conn.window.in_flight() == 0 {
+            // It has nothing still, so nothing is equal: what was, it has given up for a marker that does not come here.
+            conn.equal = Bits::default();
+        }
         if !start.push.is_empty() || !start.names.is_empty() {
             conn.survey.listing = Some(Listing::new(start));
         }
@@ -100,6 +105,8 @@ impl Node {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let Some(asking) = &mut conn.survey.asking else { return };
         let subject = asking.subject();
+        conn.survey.compares(subject, cells.symbols);
+        let Some(asking) = &mut conn.survey.asking else { return };
         match asking.heard_cells(cells) {
             Heard::Nothing => self.rearm(id),
             Heard::Found(difference) => {
@@ -216,7 +223,11 @@ impl Node {
             Found::Missing(_) if self.interrupted.take(conn.peer, &doc) => Exchange::unknown(),
             Found::Missing(_) => Exchange::push(conn.link.reliable),
         };
-        if conn.survey.excluded.contains(&doc) || conn.exchanges.contains_key(&doc) {
+        if conn.survey.excluded.contains(&doc) {
+            // The other side does not leave it out yet.
+            return conn.survey.spoil();
+        }
+        if conn.exchanges.contains_key(&doc) {
             return;
         }
         if let Some(slot) = slot {

@@ -271,7 +271,10 @@ impl Exchange {
             Some(theirs) if theirs == *ours => return self.settle(ours),
             Some(theirs) => theirs,
             None if self.is_waiting() => return self.acknowledge(ours),
-            None => return self.ask(ours, Heads::NONE, Vec::new()),
+            None => {
+                let had = self.had(ours);
+                return self.ask(ours, Heads::NONE, had);
+            }
         };
         match view {
             _ if ours.is_empty() && self.is_waiting() => self.acknowledge(ours),
@@ -435,12 +438,19 @@ impl Exchange {
         }
     }
 
-    /// What says what we have and wants no answer. Whoever takes nothing from us does not know what our heads lie ahead of: of
-    /// theirs we name those that do.
+    /// What says what we have and wants no answer.
     fn statement(&self, ours: &Heads) -> Message {
-        let theirs = self.theirs.as_ref().map(Heads::as_slice).unwrap_or_default().iter();
-        let samples = theirs.filter(|hash| self.common.contains(hash) && !ours.contains(hash)).copied().collect();
-        Message::Word(Word { heads: ours.clone(), samples, ..Word::default() })
+        Message::Word(Word { heads: ours.clone(), samples: self.had(ours), ..Word::default() })
+    }
+
+    /// What is known of theirs to lie behind our heads: whoever takes nothing from us does not know those. Before they name
+    /// their heads it is what they sent.
+    fn had(&self, ours: &Heads) -> Vec<ChangeHash> {
+        let (named, known) = match &self.theirs {
+            Some(theirs) => (theirs.as_slice(), &self.common),
+            None => (&self.hints[..], &self.hints),
+        };
+        named.iter().filter(|hash| known.contains(hash) && !ours.contains(hash)).copied().collect()
     }
 
     fn ask(&mut self, ours: &Heads, need: Heads, samples: Vec<ChangeHash>) -> Step {
@@ -465,7 +475,8 @@ impl Exchange {
 
     /// Notes what the other side says that it has.
     fn hint(&mut self, hashes: &[ChangeHash]) {
-        self.hints.extend(hashes.iter().take(MAX_COMMON));
+        let news = hashes.iter().take(MAX_COMMON).filter(|hash| !self.hints.contains(hash)).copied();
+        self.hints.extend(news.collect::<Vec<_>>());
         let excess = self.hints.len().saturating_sub(MAX_COMMON);
         self.hints.drain(..excess);
     }

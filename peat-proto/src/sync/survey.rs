@@ -107,6 +107,8 @@ pub(crate) struct Start {
     pub(crate) names: ScopeMask,
     /// To ask about.
     pub(crate) ask: Option<Subject>,
+    /// The other side said the same before: what it was sent did not count there.
+    pub(crate) again: bool,
 }
 
 /// A list of documents under way: a cursor over the index, so that no backlog is held in memory.
@@ -235,11 +237,11 @@ impl Survey {
         }
         if self.is_level(ours) {
             (self.rounds, self.failures) = (0, 0);
-            self.listing = None;
-            self.asking = None;
+            // A comparison that is dropped says nothing of what it was about.
+            (self.listing, self.asking, self.inward.target) = (None, None, None);
             return Start::default();
         }
-        if busy || self.is_busy() { Start::default() } else { self.start(ours, role) }
+        if busy || self.is_busy() { Start::default() } else { Start { again: repeated, ..self.start(ours, role) } }
     }
 
     fn start(&self, ours: &Ours, role: Role) -> Start {
@@ -282,6 +284,12 @@ impl Survey {
             (self.inward.spoiled, self.inward.awaited) = (false, BTreeSet::new());
         }
         self.asking = Some(asking);
+    }
+
+    /// The other side compares a set of so many. One that is not the set that it told of says nothing about that.
+    pub(crate) fn compares(&mut self, subject: Subject, count: u64) {
+        let told = self.inward.target.is_some_and(|target| target.count == count);
+        self.inward.spoiled |= subject == Subject::OneWay && !told;
     }
 
     /// A sketch did not decode.
