@@ -61,10 +61,12 @@ async fn run(connection: Connection, mut session: Session, mut outgoing: Receive
             }
         }
         session.pump(&mut Polled { open: &mut open, cx });
-        open.poll_lost(cx).map(|error| {
-            debug!("the connection ended: {error}");
-            CloseCode::Normal
-        })
+        let lost = open.poll_lost(cx).map(|error| debug!("the connection ended: {error}"));
+        if lost.is_ready() {
+            // What came before counts.
+            session.pump(&mut Polled { open: &mut open, cx });
+        }
+        lost.map(|()| CloseCode::Normal)
     });
     let code = code.await;
     if let Some(ConnectionError::ApplicationClosed(close)) = connection.close_reason() {

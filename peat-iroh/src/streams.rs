@@ -71,9 +71,7 @@ impl Open {
     fn insert(&mut self, (sending, receiving): Halves, urgency: usize) -> Option<StreamId> {
         let of = sending.as_ref().map(|half| StreamId(half.id().into()));
         if let Some((id, stream)) = of.zip(sending) {
-            let urgency = i32::try_from(urgency).unwrap_or(i32::MAX);
-            // Fails only where the stream is gone.
-            let _ = stream.set_priority(-urgency);
+            set_urgency(&stream, urgency);
             let stopped = Box::pin(stream.stopped());
             self.sending.insert(id, Sending { stream, stopped });
         }
@@ -105,7 +103,13 @@ impl Streams for Polled<'_, '_> {
         }
     }
 
-    fn accept(&mut self, urgency: usize) -> Option<StreamId> {
+    fn defer(&mut self, stream: StreamId, urgency: usize) {
+        if let Some(sending) = self.open.sending.get(&stream) {
+            set_urgency(&sending.stream, urgency);
+        }
+    }
+
+    fn accept(&mut self) -> Option<StreamId> {
         for bidirectional in [false, true] {
             if self.open.lost.is_some() {
                 return None;
@@ -115,7 +119,7 @@ impl Streams for Polled<'_, '_> {
                 Poll::Pending => {}
                 Poll::Ready(Ok(halves)) => {
                     *waiting = accept(self.open.connection.clone(), bidirectional);
-                    return self.open.insert(halves, urgency);
+                    return self.open.insert(halves, 0);
                 }
                 Poll::Ready(Err(error)) => self.open.lose(error),
             }
@@ -214,4 +218,11 @@ fn accept(connection: Connection, bidirectional: bool) -> Waiting<Result<Halves,
             connection.accept_uni().await.map(|receiving| (None, Some(receiving)))
         }
     })
+}
+
+/// What is written on a stream goes so many steps behind the most urgent.
+fn set_urgency(stream: &SendStream, urgency: usize) {
+    let urgency = i32::try_from(urgency).unwrap_or(i32::MAX);
+    // Fails only where the stream is gone.
+    let _ = stream.set_priority(-urgency);
 }

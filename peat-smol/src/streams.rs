@@ -37,13 +37,20 @@ impl Streams for StreamsOf<'_> {
         Some(StreamId(id.into()))
     }
 
-    fn accept(&mut self, urgency: usize) -> Option<StreamId> {
+    fn accept(&mut self) -> Option<StreamId> {
         let mut streams = self.0.streams();
         let id = streams.accept(Dir::Uni).or_else(|| streams.accept(Dir::Bi))?;
         if id.dir() == Dir::Bi {
-            self.set_urgency(id, urgency);
+            self.set_urgency(id, 0);
         }
         Some(StreamId(id.into()))
+    }
+
+    fn defer(&mut self, stream: StreamId, urgency: usize) {
+        let id = quic(stream);
+        if self.directions(id).0 {
+            self.set_urgency(id, urgency);
+        }
     }
 
     fn write(&mut self, stream: StreamId, bytes: &mut Bytes) -> Written {

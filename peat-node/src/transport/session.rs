@@ -12,9 +12,13 @@ use peat_proto::{CloseCode, Lane, Link, Role, StreamId};
 use super::limits::{MAX_STREAMS, READ_BYTES, STREAM_CREDIT};
 use super::{Conn, Outgoing};
 
-/// The lane whose urgency replies on the streams of the other side have: the least, because only answers about whole sets
-/// are large. Where they and its frames wait for room, they go first.
+/// The lane whose urgency long replies on the streams of the other side have: the least, because only answers about whole
+/// sets are long. Where they and its frames wait for room, they go first.
 const REPLIES: Lane = Lane::Class(Class::Bulk);
+
+/// Bytes of the longest reply that goes before everything else: greetings and verdicts, of 200 B at most, for which the other
+/// side waits before it does anything.
+const SHORT_REPLY: usize = 1 << 10;
 
 /// A connection's streams, as a QUIC library offers them. No call waits: what cannot go on now says so, and the adapter
 /// pumps the session again once it may.
@@ -22,8 +26,12 @@ pub trait Streams {
     /// Opens a stream whose data goes `urgency` steps behind the most urgent; `None` until the other side allows one more.
     fn open(&mut self, bidirectional: bool, urgency: usize) -> Option<StreamId>;
 
-    /// The next stream that the other side has opened. What is replied on it goes `urgency` steps behind the most urgent.
-    fn accept(&mut self, urgency: usize) -> Option<StreamId>;
+    /// The next stream that the other side has opened. What is replied on it is most urgent, unless [`Self::defer`] says
+    /// otherwise.
+    fn accept(&mut self) -> Option<StreamId>;
+
+    /// What this side has written on a stream and will write goes `urgency` steps behind the most urgent.
+    fn defer(&mut self, stream: StreamId, urgency: usize);
 
     /// Takes as much off the front of `bytes` as the send buffer has room for.
     fn write(&mut self, stream: StreamId, bytes: &mut Bytes) -> Written;
@@ -152,6 +160,9 @@ impl Session {
                 self.next_single += 1;
             }
             Outgoing::Reply { stream, bytes, fin } => {
+                if bytes.len() > SHORT_REPLY {
+                    streams.defer(stream, REPLIES.index());
+                }
                 self.replies.entry(stream).or_default().push_back(Reply { frame: Frame::new(bytes), fin });
             }
             Outgoing::Credit { stream, bytes } => {
@@ -180,7 +191,7 @@ impl Session {
         // With the last empty one that it may have, the node closes the connection.
         while self.ended.len() < MAX_STREAMS as usize
             && self.empty < Link::MAX_EMPTY_STREAMS
-            && let Some(stream) = streams.accept(REPLIES.index())
+            && let Some(stream) = streams.accept()
         {
             self.incoming.insert(stream, Incoming::new());
         }
@@ -189,6 +200,9 @@ impl Session {
     }
 
     fn write(&mut self, streams: &mut impl Streams) {
+        let conn = &self.conn;
+        let is_long = |replies: &VecDeque<Reply>| replies.iter().any(|reply| reply.frame.length > SHORT_REPLY);
+        self.replies.retain(|stream, replies| is_long(replies) || !flush(replies, *stream, streams, conn));
         for lane in Lane::LASTING {
             if lane == REPLIES {
                 let conn = &self.conn;

@@ -21,6 +21,7 @@ crate::over_pairs! {
     critical_frames_overtake_bulk_that_was_queued_before_them,
     critical_frames_overtake_replies_that_were_queued_before_them,
     a_critical_frame_does_not_wait_for_room_behind_replies,
+    a_short_reply_overtakes_documents_that_were_queued_before_it,
     a_frame_of_a_once_lane_has_a_stream_of_its_own_and_so_has_a_pulse,
     a_dialogue_goes_to_and_fro_on_one_stream,
     replies_count_as_sent_even_where_nobody_reads_them,
@@ -227,6 +228,43 @@ async fn bulk_before_critical(dialler: Kind, listener: Kind, replies: bool, leng
         }
     }
     arrived[0]
+}
+
+/// The verdict on a proof is such a reply: the other side waits for it before it does anything, and not for long.
+async fn a_short_reply_overtakes_documents_that_were_queued_before_it(dialler: Kind, listener: Kind) {
+    let (length, mut came_first) = (STREAM_CREDIT / 2, Vec::new());
+    while came_first.len() < 5 && came_first.last().is_none_or(|documents| *documents >= length / 2) {
+        came_first.push(documents_before_reply(dialler, listener, length).await);
+    }
+    assert!(came_first.last().is_some_and(|it| *it < length / 2), "{came_first:?} of {length} bytes came first");
+}
+
+/// How many bytes of documents, of `length` that were queued before a reply of one byte, arrive before it.
+async fn documents_before_reply(dialler: Kind, listener: Kind, length: usize) -> usize {
+    let (dialler, listener) = (Side::new(dialler, 1).await, Side::new(listener, 2).await);
+    let path = Path::to(listener.adapter.addrs()[0]);
+    dialler.dial(listener.id, vec![path.addr]);
+    let (dialled, accepted) = (dialler.connected().await, listener.connected().await);
+    let stream = asked((&dialler, &dialled), &accepted).await;
+    path.held.store(true, Ordering::SeqCst);
+    dialled.send(CRITICAL, vec![0; length]);
+    dialled.tell(Outgoing::Reply { stream, bytes: vec![1].into(), fin: false });
+    let mut sent = 0;
+    while sent < length + 1 {
+        match dialler.next().await {
+            Seen::Sent { bytes, .. } => sent += bytes,
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+    path.held.store(false, Ordering::SeqCst);
+    let mut documents = 0;
+    loop {
+        match listener.next().await {
+            Seen::Received { bytes, .. } if bytes[0] == 1 => return documents,
+            Seen::Received { bytes, .. } => documents += bytes.len(),
+            _ => {}
+        }
+    }
 }
 
 /// The replies fill all that may be on its way, and more waits: the first room that there is goes to what is urgent.
