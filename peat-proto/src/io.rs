@@ -242,7 +242,7 @@ pub struct Link {
 impl Link {
     /// Streams that the other side may end or reset on one connection before anything has arrived on them; with the last of
     /// them the connection is closed ([`CloseCode::Exhausted`]). They cost their sender no credit. 1,024: who speaks either
-    /// wire has none but those that it gave up at once, and a busy node has at most 0.1 MB of word of them to read.
+    /// wire has none but those that it gave up at once, or whose only data was lost before a reset, and a busy node has at most 0.1 MB of word of them to read.
     pub const MAX_EMPTY_STREAMS: u32 = 1024;
 }
 

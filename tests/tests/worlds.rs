@@ -75,10 +75,11 @@ fn setup() -> impl Strategy<Value = Setup> {
         prop::sample::select(vec![2_000_u32, 500, 100_000]),
     );
     let clocks = (prop::sample::select(vec![0_u32, 3_000, 100_000_000]), prop::bool::weighted(0.125));
-    let links = (topology, prop::sample::select(vec![0_u8, 50, 100]), profile);
+    let ranks = prop_oneof![7 => Just(Vec::new()), 1 => prop::collection::vec(0..3_u8, 5)];
+    let links = (topology, prop::sample::select(vec![0_u8, 50, 100]), profile, ranks);
     (any::<u64>(), 2..5_usize, links, hostile, fielded(), (budgets, room), delays, clocks).prop_map(
         |(seed, nodes, links, hostile, fielded, (budgets, room), delays, clocks)| {
-            let (topology, datagram, profile) = links;
+            let (topology, datagram, profile, ranks) = links;
             let (cache, frame, window, inline, undurable) = budgets;
             let (receive, pieces, exchanges, sketches) = room;
             let (job, lazy, disk) = delays;
@@ -88,6 +89,8 @@ fn setup() -> impl Strategy<Value = Setup> {
                 datagram,
                 profile,
                 hostile,
+                // A fielded peer stands in no hierarchy of ours.
+                ranks: if fielded.is_empty() { ranks } else { Vec::new() },
                 fielded,
                 cache,
                 frame,

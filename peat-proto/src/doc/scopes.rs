@@ -5,6 +5,7 @@ use std::ops::Bound;
 
 use super::Docs;
 use super::document::Offer;
+use crate::heads::Heads;
 use crate::id::DocId;
 use crate::marker::{Marker, Spread};
 use crate::policy::kin::{self, Kin, Kins};
@@ -238,6 +239,11 @@ impl Scopes {
             Offer::Marker(marker) => Item::new(&self.key, doc, marker.incarnation, State::Marker(&marker.encode())),
         };
         Some((scope, item))
+    }
+
+    /// The half of a document's symbols that is its name's, whatever its state.
+    pub(crate) fn name(&self, doc: &DocId) -> u64 {
+        Item::new(&self.key, doc, 0, State::Heads(&Heads::NONE)).symbol.name()
     }
 
     pub(crate) fn sum(&self, mask: ScopeMask) -> Sum {

@@ -1,5 +1,7 @@
 //! Comparing the sets of both sides, and turning what differs into exchanges.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use super::Node;
@@ -63,7 +65,12 @@ impl Node {
     /// Begins what a summary called for.
     fn begin(&mut self, id: ConnId, start: &Start) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        if !start.push.is_empty() && start.again && conn.window.in_flight() == 0 {
+        let (now, longest) = (self.now.mono, self.config.retry_max);
+        if !start.push.is_empty()
+            && start.again
+            && conn.window.in_flight() == 0
+            && conn.survey.may_push_anew(now, longest)
+        {
             // It has nothing still, so nothing is equal: what was, it has given up for a marker that does not come here.
             conn.equal = Bits::default();
         }
@@ -105,11 +112,10 @@ impl Node {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let Some(asking) = &mut conn.survey.asking else { return };
         let subject = asking.subject();
-        conn.survey.compares(subject, cells.symbols);
-        let Some(asking) = &mut conn.survey.asking else { return };
         match asking.heard_cells(cells) {
             Heard::Nothing => self.rearm(id),
             Heard::Found(difference) => {
+                conn.survey.compares(subject, cells.symbols);
                 if difference.is_empty() {
                     // The summaries differ all the same.
                     conn.survey.failed();
@@ -171,7 +177,13 @@ impl Node {
             let Some(conn) = self.conns.get_mut(&id) else { return };
             let Some(asking) = &mut conn.survey.asking else { break };
             match asking.work(&sets) {
-                Some(difference) => conn.survey.found(subject, difference),
+                Some(mut difference) => {
+                    // Ranges are of everything; sums and sketches leave out what was refused.
+                    let names = conn.survey.excluded.documents().map(|doc| self.docs.scopes.name(doc));
+                    let names: BTreeSet<u64> = names.collect();
+                    difference.retain(|symbol| !names.contains(&symbol.name()));
+                    conn.survey.found(subject, difference);
+                }
                 None => {
                     if asking.is_done() {
                         conn.survey.asking = None;
@@ -205,9 +217,10 @@ impl Node {
 
     fn exchange_found(&mut self, id: ConnId, found: Found) {
         let (Found::Changed(symbol) | Found::Missing(symbol)) = found;
+        let changed = matches!(found, Found::Changed(_));
         let Some(doc) = self.docs.scopes.find(ScopeMask::ALL, &symbol).cloned() else {
             // Ours moved on since: that theirs is other than it was is for the next comparison to find.
-            if let Some(conn) = self.conns.get_mut(&id) {
+            if let Some(conn) = self.conns.get_mut(&id).filter(|_| changed) {
                 conn.survey.spoil();
             }
             return;
@@ -224,8 +237,11 @@ impl Node {
             Found::Missing(_) => Exchange::push(conn.link.reliable),
         };
         if conn.survey.excluded.contains(&doc) {
-            // The other side does not leave it out yet.
-            return conn.survey.spoil();
+            if changed {
+                // The other side does not leave it out yet.
+                conn.survey.spoil();
+            }
+            return;
         }
         if conn.exchanges.contains_key(&doc) {
             return;

@@ -244,7 +244,8 @@ impl Conn {
 
     /// Notes that a stream is over of which nothing was heard; true once there are too many.
     pub(crate) fn ended_empty(&mut self, stream: StreamId) -> bool {
-        let theirs = stream.opener() != self.link.role && !self.inlets.contains_key(&stream);
+        let heard = self.inlets.contains_key(&stream) || self.is_shut(stream);
+        let theirs = stream.opener() != self.link.role && !heard;
         self.empty += u32::from(theirs);
         self.empty >= Link::MAX_EMPTY_STREAMS
     }

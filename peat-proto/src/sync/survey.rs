@@ -63,6 +63,8 @@ pub(crate) struct Survey {
     epoch: u64,
     /// Sketches that failed, in a row.
     failures: u32,
+    /// When everything was last sent anew, equal or not.
+    anew: Option<Time>,
 }
 
 /// A document of ours that differs.
@@ -290,6 +292,16 @@ impl Survey {
     pub(crate) fn compares(&mut self, subject: Subject, count: u64) {
         let told = self.inward.target.is_some_and(|target| target.count == count);
         self.inward.spoiled |= subject == Subject::OneWay && !told;
+    }
+
+    /// Whether everything may be sent once more, what counts as equal too, to a side that says again that it has nothing: once
+    /// in `longest`, for a few bytes ask for it.
+    pub(crate) fn may_push_anew(&mut self, now: Time, longest: Duration) -> bool {
+        let may = self.anew.is_none_or(|before| now.since(before) >= longest);
+        if may {
+            self.anew = Some(now);
+        }
+        may
     }
 
     /// A sketch did not decode.

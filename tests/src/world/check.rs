@@ -117,7 +117,8 @@ impl World {
         if self.setup.habit(end.peer) == Some(Habit::Stranger) && !matches!(kind, Kind::Hello | Kind::Proof) {
             return Err(format!("{kind:?} to a stranger"));
         }
-        let single = said.iter().map(|said| said.size).max().unwrap_or_default();
+        // What is larger goes in pieces.
+        let single = said.iter().map(|said| said.size).max().unwrap_or_default().min(self.setup.frame.max(1 << 10));
         let most = if lane == Lane::Control { CONTROL_FRAME } else { 2 * self.setup.frame + single + NAMES };
         if bytes.len() > most {
             return Err(format!("a {kind:?} of {} bytes; frames are filled up to {}", bytes.len(), self.setup.frame));

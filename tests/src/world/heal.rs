@@ -53,6 +53,10 @@ const ANSWERS_PER_POLL: u64 = 4;
 /// Frames that one edit may cost each directed link: the change, its receipt, and the digests of both sides.
 const FRAMES_PER_EDIT: u64 = 8;
 
+/// The same in a hierarchy: who has written to what it takes one way compares the sets after an edit, and asks about each
+/// document of which it has more.
+const FRAMES_PER_EDIT_RANKED: u64 = 16;
+
 /// Runs a setup and its steps, heals the world and judges it.
 #[must_use]
 pub fn run(setup: &Setup, steps: &[Step]) -> Verdict {
@@ -331,7 +335,8 @@ impl World {
         // Connections beside the wanted ones carry their share too.
         let ends = self.net.ends.len() as u64;
         let frames = after.frames - before.frames + self.said.to_nodes - said;
-        let most = FRAMES_PER_EDIT * ends;
+        let each = if self.setup.is_ranked() { FRAMES_PER_EDIT_RANKED } else { FRAMES_PER_EDIT };
+        let most = each * ends;
         if after.edits != before.edits + 1 {
             self.violated(Some(0), "a healed node refused an edit");
         } else if frames > most {

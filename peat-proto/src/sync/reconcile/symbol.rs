@@ -77,6 +77,12 @@ impl Symbol {
         Self { name: (number >> 64) as u64, state: number as u64 }
     }
 
+    /// The keyed hash of the document's name.
+    #[must_use]
+    pub fn name(&self) -> u64 {
+        self.name
+    }
+
     /// Whether both are states of one document.
     #[must_use]
     pub fn is_same_document(&self, other: &Self) -> bool {
@@ -169,6 +175,13 @@ pub struct Difference {
 }
 
 impl Difference {
+    /// Keeps only these symbols.
+    pub fn retain(&mut self, keeps: impl Fn(&Symbol) -> bool) {
+        for symbols in [&mut self.changed, &mut self.ours, &mut self.theirs] {
+            symbols.retain(&keeps);
+        }
+    }
+
     /// Sorts out which symbols that only one side has belong to documents that both have.
     #[must_use]
     pub fn of(ours: Vec<Symbol>, theirs: Vec<Symbol>) -> Self {
