@@ -482,3 +482,6 @@ impl Listing {
         self.done[class.index()] = true;
     }
 }
+
+#[cfg(test)]
+mod tests;
